@@ -1,0 +1,52 @@
+"""Kronecker-factored Gauss-Newton curvature of torch modules, for any op that states a rule."""
+
+from curvature.blocks import Block, DenseBlock, DiagonalBlock, Factor, KroneckerBlocks, Layout
+from curvature.capture import Call, check_outputs, evaluating, watch
+from curvature.coverage import Coverage, CoveredParameter, UncoveredParameterError, coverage
+from curvature.data import Data, as_pair, batches, check_batch
+from curvature.dense import dense_ggn
+from curvature.estimators import ESTIMATORS
+from curvature.kronecker import KroneckerCurvature, kronecker
+from curvature.likelihoods import (
+    LIKELIHOODS,
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    Likelihood,
+    as_likelihood,
+)
+from curvature.rules import Rule, register_rule, rule_for
+
+__all__ = [
+    "ESTIMATORS",
+    "LIKELIHOODS",
+    "Bernoulli",
+    "Block",
+    "Call",
+    "Categorical",
+    "Coverage",
+    "CoveredParameter",
+    "Data",
+    "DenseBlock",
+    "DiagonalBlock",
+    "Factor",
+    "Gaussian",
+    "KroneckerBlocks",
+    "KroneckerCurvature",
+    "Layout",
+    "Likelihood",
+    "Rule",
+    "UncoveredParameterError",
+    "as_likelihood",
+    "as_pair",
+    "batches",
+    "check_batch",
+    "check_outputs",
+    "coverage",
+    "dense_ggn",
+    "evaluating",
+    "kronecker",
+    "register_rule",
+    "rule_for",
+    "watch",
+]

@@ -1,0 +1,90 @@
+"""Data in any of the accepted forms, turned into checked batches once, at the edge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+Pair: TypeAlias = tuple[Tensor, Tensor]
+Data: TypeAlias = "tuple[Any, Any] | Dataset[Any] | Iterable[Any]"
+
+
+def as_pair(data: object) -> Pair | None:
+    """Return ``(X, y)`` as tensors when the data are two arrays, otherwise None.
+
+    Raises:
+        ValueError: If the two arrays differ in length or are empty.
+    """
+    if not (isinstance(data, (tuple, list)) and len(data) == 2):
+        return None
+    if not all(isinstance(part, (Tensor, np.ndarray)) for part in data):
+        return None
+    x, y = (torch.as_tensor(part) for part in data)
+    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+        raise ValueError(f"X and y differ in length: shapes {list(x.shape)} and {list(y.shape)}")
+    if len(x) == 0:
+        raise ValueError("the data are empty: X and y hold no sample")
+    return x, y
+
+
+def _loader(data: Data, batch_size: int) -> Iterable[Any]:
+    pair = as_pair(data)
+    if pair is not None:
+        return zip(pair[0].split(batch_size), pair[1].split(batch_size), strict=True)
+    if isinstance(data, Dataset):
+        return DataLoader(data, batch_size=batch_size)
+    if isinstance(data, Iterable):
+        return data
+    raise TypeError(
+        f"data of type {type(data).__name__} are not understood; give (X, y), a torch Dataset, "
+        "a DataLoader, or an iterable of (inputs, targets) batches"
+    )
+
+
+def check_batch(batch: object, index: int) -> Pair:
+    """Return one batch as tensors.
+
+    Raises:
+        ValueError: If it is not a pair, is empty, differs in length or has non-finite inputs.
+    """
+    if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+        kind = type(batch).__name__
+        size = f" of length {len(batch)}" if isinstance(batch, (tuple, list)) else ""
+        raise ValueError(f"batch {index} is a {kind}{size}; batches must be (inputs, targets) pairs")
+    x, y = (torch.as_tensor(part) for part in batch)
+    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y) or len(x) == 0:
+        raise ValueError(
+            f"batch {index} has inputs {list(x.shape)} and targets {list(y.shape)}; both need the "
+            "same, non-zero number of samples first"
+        )
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        raise ValueError(f"the inputs of batch {index} contain NaN or infinite values")
+    return x, y
+
+
+def batches(data: Data, model: nn.Module, batch_size: int = 256) -> Iterator[Pair]:
+    """Yield checked batches on the model's device and in its floating dtype.
+
+    Args:
+        data: ``(X, y)`` of tensors or arrays, a Dataset, a DataLoader, or an iterable of pairs.
+        model: The network the batches are for.
+        batch_size: Samples per batch, where the data do not decide it.
+
+    Raises:
+        TypeError: If the data are of none of these kinds.
+        ValueError: If there is no batch, or a batch is malformed (its index is named).
+    """
+    anchor = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    empty = True
+    for index, batch in enumerate(_loader(data, batch_size)):
+        x, y = check_batch(batch, index)
+        empty = False
+        x = x.to(anchor) if x.is_floating_point() else x.to(anchor.device)
+        yield x, y.to(anchor.device)
+    if empty:
+        raise ValueError("the data are empty: the loader yielded no batch")

@@ -1,0 +1,64 @@
+"""The slow oracle: the whole generalised Gauss-Newton matrix by automatic differentiation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, hessian, jacrev, vmap
+
+from curvature.capture import check_outputs, evaluating
+from curvature.data import Data, batches
+from curvature.likelihoods import Likelihood, as_likelihood
+
+MAX_PARAMETERS = 20_000
+
+
+def dense_ggn(
+    model: nn.Module,
+    data: Data,
+    likelihood: str | Likelihood = "categorical",
+    *,
+    batch_size: int = 64,
+) -> Tensor:
+    """Exact GGN ``sum_n J_n^T Lambda_n J_n`` over the trainable parameters, [P, P].
+
+    Independent of the rules and of the likelihoods' square roots: Jacobians come from
+    ``torch.func.jacrev`` and ``Lambda`` from ``torch.func.hessian`` of ``-log p``. Parameters are
+    in the order of ``model.named_parameters()``, each flattened in row-major order.
+
+    Args:
+        model: The network; evaluated in eval mode.
+        data: As for `curvature.kronecker`.
+        likelihood: As for `curvature.kronecker`.
+        batch_size: Samples per batch; memory is ``batch_size * K * P``.
+
+    Raises:
+        ValueError: If the model has more than `MAX_PARAMETERS` trainable parameters or none.
+    """
+    likelihood = as_likelihood(likelihood)
+    params = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    size = sum(p.numel() for p in params.values())
+    if not 0 < size <= MAX_PARAMETERS:
+        raise ValueError(
+            f"the model has {size} trainable parameters; the dense matrix is for 1 to "
+            f"{MAX_PARAMETERS}: freeze some, or use curvature.kronecker"
+        )
+
+    def outputs_of(p: dict[str, Tensor], x: Tensor) -> Tensor:
+        out: Tensor = functional_call(model, p, (x.unsqueeze(0),))
+        return out.reshape(-1)
+
+    def nll(f: Tensor, y: Tensor) -> Tensor:
+        return -likelihood.log_prob(f.unsqueeze(0), y.unsqueeze(0))
+
+    total = next(iter(params.values())).new_zeros(size, size)
+    with evaluating(model):
+        for x, y in batches(data, model, batch_size):
+            with torch.no_grad():
+                f = check_outputs(model(x), len(x))
+            y = likelihood.check(f, y)
+            jacobians = vmap(jacrev(outputs_of), in_dims=(None, 0))(params, x)
+            jac = torch.cat([j.flatten(2) for j in jacobians.values()], dim=2)
+            curved = vmap(hessian(nll))(f, y)
+            total += torch.einsum("nkp,nkl,nlq->pq", jac, curved, jac)
+    return total

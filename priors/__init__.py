@@ -1,0 +1,21 @@
+"""Gaussian priors over named groups of parameters, and how evidence updates them."""
+
+from priors.evidence import effective_parameters, log_evidence
+from priors.noise import update_noise
+from priors.prior import METHODS, Curvature, EigenBlock, Parameters, PathPrior
+from priors.relevance import BOUNDS, Relevance, profile, relevance
+
+__all__ = [
+    "BOUNDS",
+    "METHODS",
+    "Curvature",
+    "EigenBlock",
+    "Parameters",
+    "PathPrior",
+    "Relevance",
+    "effective_parameters",
+    "log_evidence",
+    "profile",
+    "relevance",
+    "update_noise",
+]

@@ -1,0 +1,19 @@
+"""Learning weights and prior precisions together: the outer loop in small steps."""
+
+from symlearn.fit.config import FitConfig
+from symlearn.fit.history import EpochRecord
+from symlearn.fit.loop import Fitting, fit
+from symlearn.fit.result import FitResult, score
+from symlearn.fit.weights import NonFiniteLossError, ProximalAdam, WeightAverage
+
+__all__ = [
+    "EpochRecord",
+    "FitConfig",
+    "FitResult",
+    "Fitting",
+    "NonFiniteLossError",
+    "ProximalAdam",
+    "WeightAverage",
+    "fit",
+    "score",
+]

@@ -1,0 +1,159 @@
+"""Every option of a fit, documented once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from curvature import ESTIMATORS, LIKELIHOODS
+from curvature.coverage import FALLBACKS
+from priors import METHODS
+
+OBJECTIVES = ("evidence", "map")
+SHARINGS = ("expand", "reduce")
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Options of `symlearn.fit`.
+
+    Attributes:
+        epochs: Passes over the training data; fewer are made when ``early_stop`` decides early.
+        seed: Seed of everything random in a fit.
+        objective: "evidence" learns the prior precisions; "map" keeps them (the baseline).
+        likelihood: "categorical", "gaussian" or "bernoulli".
+        likelihood_weight: Power of the likelihood (one over the temperature); weights and
+            precisions see the same one.
+        noise: Standard deviation of gaussian observations, in units of the targets; the start
+            value when it is learned.
+        learn_noise: Learn the noise by evidence (gaussian only).
+        batch_size: Samples per step where the data do not decide it.
+        learning_rate: Step size of the weights.
+        anneal: Last fraction of the epochs over which the learning rate falls linearly to 2 %.
+        average: Decay per step of the running average of the weights; evidence is measured at the
+            average, and the average is what the fit returns. 0 turns it off.
+        precision: Prior precision all groups start from.
+        bias_precision: Prior precision of biases, which is not learned.
+        precision_bounds: Smallest and largest precision that evidence may choose.
+        burn_in: Epochs before the first evidence step; none for a network that is trained already.
+        evidence_every: Epochs between evidence steps.
+        method: "fixed_point" or "gradient"; see `priors.PathPrior.update`.
+        step: Step of the precisions: a fraction of the way, or Adam's step size.
+        max_change: Largest change of a log precision in one evidence step.
+        estimator: Curvature estimator of evidence steps.
+        sharing: Treatment of shared positions, "expand" or "reduce".
+        curvature_samples: Training samples in one evidence step's curvature; 0 for all.
+        grow: Test absent paths for relevance, and start the best one that pays.
+        grow_every: Evidence steps between tests.
+        grow_until: Fraction of the epochs after which no path is started.
+        grow_ratio: Least ``sum b^2 / sum lambda`` of a path to be started.
+        grow_gain: Least gain in nats of a path to be started.
+        grow_samples: Most samples kept in memory to find directions for factored paths.
+        seed_size: Size of a started path relative to a full-size initialisation.
+        off_after: Evidence steps in a row that must prefer a path's absence to switch it off.
+        holdout: Share of the training data on which absent paths are tested while the network has
+            memorised the rest; "auto" is 0.1 when the first training loss shows memorisation.
+        early_stop: Go to the final annealing once the verdicts are stable.
+        patience: Evidence steps in a row with equal verdicts that count as stable.
+        report_estimator: Curvature estimator of the final report.
+        report_ekfac: Correct the report's eigenvalues; see `curvature.kronecker`.
+        report_samples: Training samples in the report's curvature; 0 for all.
+        fallback: Kind of curvature for trainable parameters that no rule covers.
+        progress: Show a progress bar; None decides by whether the output is a terminal.
+
+    Raises:
+        ValueError: For values out of range or unknown names; all of them are named.
+    """
+
+    epochs: int = 60
+    seed: int = 0
+    objective: str = "evidence"
+    likelihood: str = "categorical"
+    likelihood_weight: float = 1.0
+    noise: float = 1.0
+    learn_noise: bool = True
+    batch_size: int = 128
+    learning_rate: float = 4e-3
+    anneal: float = 0.5
+    average: float = 0.97
+    precision: float = 1.0
+    bias_precision: float = 0.01
+    precision_bounds: tuple[float, float] = (1e-3, 1e6)
+    burn_in: int = 5
+    evidence_every: int = 2
+    method: str = "fixed_point"
+    step: float = 0.5
+    max_change: float = 2.0
+    estimator: str = "sketch"
+    sharing: str = "expand"
+    curvature_samples: int = 1000
+    grow: bool = True
+    grow_every: int = 2
+    grow_until: float = 0.7
+    grow_ratio: float = 1.5
+    grow_gain: float = 3.0
+    grow_samples: int = 2000
+    seed_size: float = 0.1
+    off_after: int = 3
+    holdout: float | str = "auto"
+    early_stop: bool = True
+    patience: int = 6
+    report_estimator: str = "exact"
+    report_ekfac: bool = True
+    report_samples: int = 2000
+    fallback: str = "error"
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Check all values at once."""
+        problems = [*self._unknown_names(), *self._out_of_range()]
+        if problems:
+            raise ValueError("invalid FitConfig: " + "; ".join(problems))
+
+    def _unknown_names(self) -> Iterator[str]:
+        choices = {
+            "objective": OBJECTIVES,
+            "likelihood": tuple(LIKELIHOODS),
+            "method": METHODS,
+            "estimator": tuple(ESTIMATORS),
+            "report_estimator": tuple(ESTIMATORS),
+            "sharing": SHARINGS,
+            "fallback": FALLBACKS,
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                yield f"{name}={getattr(self, name)!r}, choose one of {list(allowed)}"
+
+    def _out_of_range(self) -> Iterator[str]:
+        for name in ("epochs", "batch_size", "evidence_every", "grow_every", "off_after", "patience"):
+            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
+                yield f"{name}={getattr(self, name)!r}, give a whole number of at least 1"
+        for name in ("burn_in", "curvature_samples", "report_samples", "grow_samples"):
+            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 0):
+                yield f"{name}={getattr(self, name)!r}, give a whole number of at least 0"
+        positive = ("likelihood_weight", "noise", "learning_rate", "precision", "bias_precision")
+        for name in (*positive, "step", "max_change", "seed_size"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                yield f"{name}={getattr(self, name)!r}, give a positive number"
+        for name in ("anneal", "grow_until"):
+            if not 0 <= getattr(self, name) <= 1:
+                yield f"{name}={getattr(self, name)!r}, give a fraction in [0, 1]"
+        if not 0 <= self.average < 1:
+            yield f"average={self.average!r}, give a decay in [0, 1)"
+        low, high = self.precision_bounds
+        if not 0 < low <= min(self.precision, self.bias_precision):
+            yield f"precision_bounds={self.precision_bounds}, the lowest must be positive and at "
+            yield "most the start precisions"
+        if not max(self.precision, self.bias_precision) <= high < math.inf:
+            yield f"precision_bounds={self.precision_bounds}, the highest must be finite and at "
+            yield "least the start precisions"
+        if self.holdout != "auto" and not (
+            isinstance(self.holdout, (int, float)) and 0 <= self.holdout < 1
+        ):
+            yield f"holdout={self.holdout!r}, give 'auto' or a fraction in [0, 1)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as a JSON-ready dict."""
+        return asdict(self)

@@ -1,0 +1,150 @@
+"""Training data for a fit: shuffled epochs, random subsets, and a held-out part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+
+import curvature
+from curvature import Data, Likelihood
+
+
+class TrainData:
+    """One view of (X, y), a Dataset or a DataLoader; a DataLoader keeps its own order and batches.
+
+    Args:
+        data: ``(X, y)``, a map-style Dataset, or a DataLoader (or another iterable of pairs that can
+            be iterated again and again).
+        model: The network the batches are for (its device and dtype).
+        batch_size: Samples per batch, where the data do not decide it.
+
+    Attributes:
+        n: Number of training samples, the held-out part included.
+        can_hold_out: Whether samples can be set aside (not for a loader).
+
+    Raises:
+        TypeError: For data of an unknown kind, or an iterator that cannot be started again.
+        ValueError: For empty or malformed data.
+    """
+
+    def __init__(self, data: Data, model: nn.Module, batch_size: int) -> None:
+        self.model, self.batch_size = model, batch_size
+        self._pair = curvature.as_pair(data)
+        self._dataset = data if isinstance(data, Dataset) and hasattr(data, "__len__") else None
+        self._loader: Any = data
+        if iter_once(data):
+            raise TypeError(
+                "the training data are an iterator that can be read only once; give (X, y), a "
+                "Dataset or a DataLoader"
+            )
+        self.can_hold_out = self._pair is not None or self._dataset is not None
+        if self._pair is not None:
+            x, y = self._pair
+            anchor = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+            curvature.check_batch((x, y), 0)
+            x = x.to(anchor) if x.is_floating_point() else x.to(anchor.device)
+            self._pair = (x, y.to(anchor.device))
+            self.n = len(x)
+        elif self._dataset is not None:
+            self.n = len(self._dataset)  # type: ignore[arg-type]
+        else:
+            self.n = sum(len(y) for _, y in curvature.batches(data, model, batch_size))
+        if self.n == 0:
+            raise ValueError("the training data are empty")
+        self.indices = torch.arange(self.n)
+        self.held = torch.arange(0)
+
+    def hold_out(self, fraction: float, generator: torch.Generator) -> None:
+        """Set a random part aside from `epoch`; ``fraction=0`` takes it back."""
+        order = torch.randperm(self.n, generator=generator)
+        size = round(fraction * self.n) if self.can_hold_out else 0
+        self.held, self.indices = order[:size].sort().values, order[size:].sort().values
+
+    def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled batches of the training part."""
+        if not self.can_hold_out:
+            return curvature.batches(self._loader, self.model, self.batch_size)
+        order = self.indices[torch.randperm(len(self.indices), generator=generator)]
+        return self._take(order)
+
+    def sample(self, size: int, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
+        """Batches of a random subset of the training part, of about ``size`` samples (0 for all).
+
+        A loader gives its first batches: random if the loader shuffles.
+        """
+        if not self.can_hold_out:
+            batches = curvature.batches(self._loader, self.model, self.batch_size)
+            return list(_until(batches, size or self.n))
+        order = self.indices[torch.randperm(len(self.indices), generator=generator)]
+        return list(self._take(order[: size or len(order)]))
+
+    def everything(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """All batches of the training part in order."""
+        if not self.can_hold_out:
+            return curvature.batches(self._loader, self.model, self.batch_size)
+        return self._take(self.indices)
+
+    def held_out(self) -> list[tuple[Tensor, Tensor]]:
+        """Batches of the part set aside."""
+        return list(self._take(self.held))
+
+    def _take(self, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        if not len(index):
+            return
+        if self._pair is not None:
+            x, y = self._pair
+            for part in index.to(x.device).split(self.batch_size):
+                yield x[part], y[part]
+        elif self._dataset is not None:
+            subset = Subset(self._dataset, index.tolist())
+            loader = DataLoader(subset, batch_size=self.batch_size)
+            yield from curvature.batches(loader, self.model, self.batch_size)
+
+
+def iter_once(data: object) -> bool:
+    """Whether the object is an iterator, which a second epoch would find exhausted."""
+    return isinstance(data, Iterator)
+
+
+def _until(
+    batches: Iterator[tuple[Tensor, Tensor]], size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    seen = 0
+    for x, y in batches:
+        yield x, y
+        seen += len(x)
+        if seen >= size:
+            return
+
+
+def halves(
+    batches: list[tuple[Tensor, Tensor]],
+) -> tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
+    """Every batch cut in two: for finding something and for testing it on other data."""
+    cut = [(x[: len(x) // 2], y[: len(y) // 2]) for x, y in batches if len(x) > 1]
+    rest = [(x[len(x) // 2 :], y[len(y) // 2 :]) for x, y in batches if len(x) > 1]
+    return cut, rest
+
+
+def null_loss(data: TrainData, likelihood: Likelihood, classes: int) -> float:
+    """Mean negative log likelihood in nats of always predicting the labels' frequencies.
+
+    NaN where the likelihood is not categorical.
+    """
+    if likelihood.name != "categorical":
+        return float("nan")
+    counts = torch.zeros(classes, dtype=torch.float64)
+    for _, y in data.everything():
+        counts += torch.bincount(y.cpu().long(), minlength=classes).double()
+    p = counts / counts.sum()
+    return float(-(p * p.clamp(min=1e-300).log()).sum())
+
+
+def first(batches: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """The first batch."""
+    return next(islice(batches, 1))

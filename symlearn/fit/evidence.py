@@ -1,0 +1,131 @@
+"""One evidence step: measure curvature and gradients at the averaged weights, move precisions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+import curvature
+import priors
+from curvature import KroneckerCurvature, Likelihood
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The second-order picture of the likelihood at some weights, for all N training samples.
+
+    Attributes:
+        curvature: Curvature of the (weighted) log likelihood, scaled to N.
+        gradients: Gradients of the (weighted) negative log likelihood, summed over N, by name.
+        params: The weights by name.
+        log_likelihood: ``log p(D | theta)``, weighted, summed over N.
+        residual_sq: Sum of squared residuals over N (gaussian likelihood, else 0).
+        n_targets: Number of observed values.
+    """
+
+    curvature: KroneckerCurvature
+    gradients: dict[str, Tensor]
+    params: dict[str, Tensor]
+    log_likelihood: float
+    residual_sq: float
+    n_targets: int
+
+
+def total_gradients(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    likelihood: Likelihood,
+    names: Collection[str],
+) -> tuple[dict[str, Tensor], float, float, int]:
+    """Gradients of the summed negative log likelihood in eval mode.
+
+    Returns:
+        Gradients by name, the log likelihood, the sum of squared residuals (gaussian), and the
+        number of observed values.
+    """
+    named = {n: p for n, p in model.named_parameters() if n in names}
+    totals = {n: torch.zeros_like(p) for n, p in named.items()}
+    log_likelihood, residual_sq, n_targets = 0.0, 0.0, 0
+    with curvature.evaluating(model), torch.enable_grad():
+        for x, y in batches:
+            outputs = curvature.check_outputs(model(x), len(x))
+            y = likelihood.check(outputs.detach(), y)
+            value = likelihood.log_prob(outputs, y)
+            grads = torch.autograd.grad(-value, list(named.values()), allow_unused=True)
+            for name, g in zip(named, grads, strict=True):
+                if g is not None:
+                    totals[name] += g
+            log_likelihood += float(value.detach())
+            n_targets += y.numel()
+            if likelihood.name == "gaussian":
+                residual_sq += float((outputs.detach() - y).double().square().sum())
+    return totals, log_likelihood, residual_sq, n_targets
+
+
+def measure(
+    model: nn.Module,
+    subset: list[tuple[Tensor, Tensor]],
+    everything: Iterable[tuple[Tensor, Tensor]],
+    likelihood: Likelihood,
+    *,
+    estimator: str,
+    sharing: str = "expand",
+    ekfac: bool = False,
+    weight: float = 1.0,
+    fallback: str = "error",
+    seed: int = 0,
+) -> Measurement:
+    """Curvature from a random subset, scaled up to all data, and gradients from all data.
+
+    A gradient from the subset would carry noise that looks like evidence for weak paths: its
+    square is inflated by N over the subset's size.
+    """
+    result = curvature.kronecker(
+        model,
+        subset,
+        likelihood,
+        estimator,
+        sharing=sharing,
+        ekfac=ekfac,
+        fallback=fallback,
+        seed=seed,
+    )
+    batches = list(everything)
+    n = sum(len(y) for _, y in batches)
+    grads, log_likelihood, residual_sq, n_targets = total_gradients(
+        model, batches, likelihood, set(result)
+    )
+    return Measurement(
+        result.scaled(weight * n / result.n_data),
+        {name: weight * g for name, g in grads.items()},
+        {name: p.detach().clone() for name, p in model.named_parameters()},
+        weight * log_likelihood,
+        residual_sq,
+        n_targets,
+    )
+
+
+def active_groups(prior: priors.PathPrior, result: KroneckerCurvature) -> list[str]:
+    """Groups whose parameters all have a curvature: those of paths that are switched on."""
+    return [g for g, members in prior.groups.items() if all(m in result for m in members)]
+
+
+def evidence_of(prior: priors.PathPrior, found: Measurement) -> float:
+    """Log evidence in nats of the measured weights; absent paths contribute nothing."""
+    active = active_groups(prior, found.curvature)
+    index = [prior.index(g) for g in active]
+    part = priors.PathPrior(
+        {g: prior.groups[g] for g in active}, prior.precision[index], prior.bounds
+    )
+    return priors.log_evidence(found.log_likelihood, found.curvature, found.params, part)
+
+
+def effective_of(prior: priors.PathPrior, found: Measurement) -> dict[str, float]:
+    """Effective parameters gamma of every group with a curvature."""
+    return {
+        group: priors.effective_parameters(found.curvature, prior, group)
+        for group in active_groups(prior, found.curvature)
+    }

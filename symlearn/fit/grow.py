@@ -1,0 +1,197 @@
+"""Growing and pruning: absent paths are tested for relevance, present ones that fail are removed.
+
+An absent path contributes nothing, so all absent paths can be tested in one pass over the data: at
+zero weights ``b = -g``, and the path pays locally iff ``sum b^2 > sum lambda`` (`priors.relevance`).
+A factored path needs a direction first; it is found on one half of the data and tested on the
+other, so that the choice of the direction does not inflate the test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+import curvature
+import priors
+from curvature import Likelihood
+from symlearn.fit.data import halves
+from symlearn.fit.evidence import total_gradients
+from symlearn.paths import Path
+from symlearn.relaxed import relaxed_layers
+
+Batches = Sequence[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An absent path and what the relevance test says about it.
+
+    Attributes:
+        layer: Qualified name of the relaxed layer.
+        path: Name of the path.
+        test: Result of the relevance test on the testing half of the data.
+        n_data: Samples in that half.
+        n_params: Weights the path would add.
+        weights: The tested point: the path's weights by name, within the path.
+        descent: Negative gradient of the tested weight.
+    """
+
+    layer: str
+    path: str
+    test: priors.Relevance
+    n_data: int
+    n_params: int
+    weights: dict[str, Tensor]
+    descent: Tensor
+
+
+def absent_paths(model: nn.Module) -> dict[tuple[str, str], Path]:
+    """Paths that are switched off, by (layer, path) name."""
+    return {
+        (layer_name, path_name): path
+        for layer_name, layer in relaxed_layers(model).items()
+        for path_name, path in layer.named_paths().items()
+        if not path.enabled
+    }
+
+
+def switch_off_idle(model: nn.Module) -> list[tuple[str, str]]:
+    """Switch off every path that contributes nothing; returns their (layer, path) names."""
+    idle = []
+    for layer_name, layer in relaxed_layers(model).items():
+        for path_name, path in layer.named_paths().items():
+            if path.enabled and not path.contributes():
+                path.switch_off()
+                idle.append((layer_name, path_name))
+    return idle
+
+
+def test_absent(
+    model: nn.Module,
+    batches: Batches,
+    likelihood: Likelihood,
+    *,
+    bounds: tuple[float, float] = priors.BOUNDS,
+    estimator: str = "sketch",
+    max_samples: int = 2000,
+    weight: float = 1.0,
+    seed: int = 0,
+) -> list[Candidate]:
+    """Test all absent paths at the model's current weights; best gain first.
+
+    The model is left as it was: absent paths are switched on for the test only.
+
+    Args:
+        model: A relaxed network.
+        batches: Data for the test; each batch is halved, one half to find directions.
+        likelihood: The likelihood.
+        bounds: Range of precisions considered.
+        estimator: Curvature estimator.
+        max_samples: Most samples kept in memory for finding directions.
+        weight: Weight of the likelihood.
+        seed: Seed of the estimator.
+    """
+    paths = absent_paths(model)
+    finding, testing = halves(list(batches))
+    if not paths or not testing:
+        return []
+    with _proposed(model, paths, finding, likelihood, max_samples):
+        names = {key: _tested_name(model, path) for key, path in paths.items()}
+        only = list(names.values())
+        found = curvature.kronecker(
+            model, testing, likelihood, estimator, only=only, seed=seed
+        ).scaled(weight)
+        grads, *_ = total_gradients(model, testing, likelihood, only)
+        tested = [
+            _candidate(key, path, found, weight * grads[names[key]], names[key], bounds)
+            for key, path in paths.items()
+        ]
+    return sorted(tested, key=lambda c: c.test.gain, reverse=True)
+
+
+def _candidate(
+    key: tuple[str, str],
+    path: Path,
+    found: curvature.KroneckerCurvature,
+    gradient: Tensor,
+    name: str,
+    bounds: tuple[float, float],
+) -> Candidate:
+    block = found[name]
+    test = priors.relevance(block.eigenvalues, block.rotate(gradient).square(), bounds)
+    weights = {n: p.detach().clone() for n, p in path.named_parameters()}
+    size = sum(w.numel() for w in weights.values())
+    return Candidate(*key, test, found.n_data, size, weights, -gradient)
+
+
+def _tested_name(model: nn.Module, path: Path) -> str:
+    tested = path.tested()
+    return next(name for name, p in model.named_parameters() if p is tested)
+
+
+@contextmanager
+def _proposed(
+    model: nn.Module,
+    paths: dict[tuple[str, str], Path],
+    finding: Batches,
+    likelihood: Likelihood,
+    max_samples: int,
+) -> Iterator[None]:
+    """Absent paths at their tested points inside; switched off again afterwards."""
+    layers = {layer for (layer, _), path in paths.items() if path.needs_direction()}
+    seen = _layer_samples(model, layers, finding, likelihood, max_samples)
+    empty = torch.zeros(0)
+    try:
+        for (layer, _), path in paths.items():
+            path.switch_on()
+            path.propose(*seen.get(layer, (empty, empty)))
+        yield
+    finally:
+        for path in paths.values():
+            path.switch_off()
+
+
+def _layer_samples(
+    model: nn.Module, names: set[str], batches: Batches, likelihood: Likelihood, limit: int
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Inputs and output gradients of some layers, for the first ``limit`` samples."""
+    layers = {layer: name for name, layer in relaxed_layers(model).items() if name in names}
+    kept: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in names}
+    seen = 0
+    if not layers:
+        return {}
+    with curvature.evaluating(model):
+        for x, y in batches:
+            if seen >= limit:
+                break
+            calls: list[curvature.Call] = []
+            with curvature.watch(list(layers), calls.append):
+                outputs = curvature.check_outputs(model(x), len(x))
+            loss = -likelihood.log_prob(outputs, likelihood.check(outputs.detach(), y))
+            grads = torch.autograd.grad(loss, [c.edge for c in calls], allow_unused=True)
+            for call, g in zip(calls, grads, strict=True):
+                g = torch.zeros_like(call.outputs) if g is None else g
+                kept[layers[call.module]].append((call.inputs, g))  # type: ignore[index]
+            seen += len(x)
+    return {
+        name: (torch.cat([x for x, _ in pairs]), torch.cat([g for _, g in pairs]))
+        for name, pairs in kept.items()
+        if pairs
+    }
+
+
+def start_path(model: nn.Module, candidate: Candidate, size: float) -> list[str]:
+    """Switch a tested path on, a small step in its descent direction; returns parameter names."""
+    path = relaxed_layers(model)[candidate.layer].path(candidate.path)
+    path.switch_on()
+    own = dict(path.named_parameters())
+    with torch.no_grad():
+        for name, value in candidate.weights.items():
+            own[name].copy_(value)
+    path.seed(candidate.descent, size)
+    ids = {id(p) for p in own.values()}
+    return [name for name, p in model.named_parameters() if id(p) in ids]

@@ -1,0 +1,64 @@
+"""What happened in a fit, epoch by epoch, and when its verdicts have settled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of a fit.
+
+    Attributes:
+        epoch: Number of the epoch, from 1.
+        seconds: Wall-clock time since the start of the fit.
+        learning_rate: Step size of the weights.
+        train_nll: Mean negative log likelihood of the training batches, in nats.
+        log_evidence: Log evidence in nats at the evidence step after this epoch, or None.
+        precision: Prior precision by group, after the evidence step.
+        verdicts: Verdict by layer at the evidence step, or empty.
+        grown: Paths started after this epoch, as "layer.path".
+        pruned: Paths switched off after this epoch.
+        noise: Standard deviation of gaussian noise.
+    """
+
+    epoch: int
+    seconds: float
+    learning_rate: float
+    train_nll: float
+    log_evidence: float | None = None
+    precision: dict[str, float] = field(default_factory=dict)
+    verdicts: dict[str, str] = field(default_factory=dict)
+    grown: tuple[str, ...] = ()
+    pruned: tuple[str, ...] = ()
+    noise: float = 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as a JSON-ready dict."""
+        return {**asdict(self), "grown": list(self.grown), "pruned": list(self.pruned)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> EpochRecord:
+        """Inverse of `to_dict`."""
+        return cls(**{**data, "grown": tuple(data["grown"]), "pruned": tuple(data["pruned"])})
+
+
+def stable_for(history: list[EpochRecord]) -> int:
+    """Number of evidence steps at the end of the history with the same verdicts and paths."""
+    steps = [record for record in history if record.verdicts]
+    count = 0
+    for record in reversed(steps):
+        if record.verdicts != steps[-1].verdicts:
+            break
+        count += 1
+        if record.grown or record.pruned:
+            break
+    return count
+
+
+def agreement(history: list[EpochRecord], layer: str, verdict: str, last: int) -> float:
+    """Share of the last evidence steps whose verdict on a layer is the given one; nan if none."""
+    steps = [record.verdicts.get(layer) for record in history if record.verdicts][-last:]
+    return steps.count(verdict) / len(steps) if steps else float("nan")

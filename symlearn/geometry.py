@@ -1,0 +1,114 @@
+"""The geometry of one layer: what a path needs to know about the convolution it stands beside.
+
+Index letters: ``C`` input channels, ``C'`` output channels, ``S`` input sites, ``S'`` output sites.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+Sizes = tuple[int, ...]
+CONVS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
+    1: nn.Conv1d,
+    2: nn.Conv2d,
+    3: nn.Conv3d,
+}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Shapes of a layer's input and output, and the window of its convolution.
+
+    Attributes:
+        in_channels: C.
+        out_channels: C'.
+        in_size: Spatial size of the input, one number per axis.
+        out_size: Spatial size of the output.
+        kernel_size: Window of the convolution per axis.
+        stride: Stride per axis.
+        padding: Padding per axis, or "same" / "valid".
+        dilation: Dilation per axis.
+        groups: Channel groups of the convolution.
+        padding_mode: As in torch.
+        circular: Whether the layer is strictly shift-equivariant: circular boundary on both ends,
+            output size ``in_size / stride``, and subsampling on a grid chosen per sample.
+    """
+
+    in_channels: int
+    out_channels: int
+    in_size: Sizes
+    out_size: Sizes
+    kernel_size: Sizes
+    stride: Sizes
+    padding: Sizes | str
+    dilation: Sizes
+    groups: int = 1
+    padding_mode: str = "zeros"
+    circular: bool = False
+
+    @property
+    def in_sites(self) -> int:
+        """Number of input sites S."""
+        return math.prod(self.in_size)
+
+    @property
+    def out_sites(self) -> int:
+        """Number of output sites S'."""
+        return math.prod(self.out_size)
+
+    @property
+    def window(self) -> int:
+        """Number of filter taps."""
+        return math.prod(self.kernel_size)
+
+    @classmethod
+    def of(cls, conv: Any, in_size: Sizes, out_size: Sizes) -> Geometry:
+        """Read the geometry off a convolution and the sizes it saw."""
+        return cls(
+            conv.in_channels,
+            conv.out_channels,
+            in_size,
+            out_size,
+            tuple(conv.kernel_size),
+            tuple(conv.stride),
+            conv.padding if isinstance(conv.padding, str) else tuple(conv.padding),
+            tuple(conv.dilation),
+            conv.groups,
+            conv.padding_mode,
+        )
+
+    def as_circular(self, out_size: Sizes) -> Geometry:
+        """The same window in a strictly shift-equivariant layer."""
+        return replace(self, out_size=out_size, circular=True)
+
+    def circular_pads(self) -> list[tuple[int, int]]:
+        """Circular padding (before, after) per axis that yields ``in_size / stride`` sites."""
+        pads = []
+        for axis, (k, s, d) in enumerate(
+            zip(self.kernel_size, self.stride, self.dilation, strict=True)
+        ):
+            span = d * (k - 1) + 1
+            total = max(0, span - s)
+            before = span // 2 if isinstance(self.padding, str) else self.padding[axis]
+            pads.append((min(before, total), total - min(before, total)))
+        return pads
+
+    def build_conv(self) -> nn.Conv1d | nn.Conv2d | nn.Conv3d:
+        """A convolution of this geometry without bias; unpadded when circular (see above)."""
+        make: Any = CONVS[len(self.in_size)]
+        conv: nn.Conv1d | nn.Conv2d | nn.Conv3d = make(
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,
+            stride=self.stride,
+            padding=0 if self.circular else self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            padding_mode="zeros" if self.circular else self.padding_mode,
+            bias=False,
+        )
+        return conv

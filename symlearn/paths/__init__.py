@@ -1,0 +1,47 @@
+"""The paths a relaxed layer can be a sum of: one file per path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from symlearn.paths.base import Path, PathSpec
+from symlearn.paths.conv import Conv, ConvPath
+from symlearn.paths.fc import FC, FCPath
+from symlearn.paths.ffc import FFC, FFCPath
+
+PATHS: dict[str, type[PathSpec]] = {spec.name: spec for spec in (Conv, FC, FFC)}
+
+
+def as_specs(paths: str | PathSpec | Iterable[str | PathSpec]) -> tuple[PathSpec, ...]:
+    """Turn path names and path objects into specs.
+
+    Raises:
+        ValueError: For an unknown name (the names are listed), a repeated path, or none at all.
+        TypeError: For something that is neither a name nor a path object.
+    """
+    given = (paths,) if isinstance(paths, (str, PathSpec)) else tuple(paths)
+    unknown = [p for p in given if isinstance(p, str) and p not in PATHS]
+    if unknown:
+        raise ValueError(f"unknown paths {unknown}; the paths are {sorted(PATHS)}")
+    wrong = [p for p in given if not isinstance(p, (str, PathSpec))]
+    if wrong:
+        raise TypeError(f"paths must be names or path objects such as FFC(), got {wrong}")
+    specs = tuple(PATHS[p]() if isinstance(p, str) else p for p in given)
+    names = [spec.name for spec in specs]
+    if not specs or len(set(names)) < len(names):
+        raise ValueError(f"give at least one path and none twice, got {names}")
+    return specs
+
+
+__all__ = [
+    "FC",
+    "FFC",
+    "PATHS",
+    "Conv",
+    "ConvPath",
+    "FCPath",
+    "FFCPath",
+    "Path",
+    "PathSpec",
+    "as_specs",
+]

@@ -1,0 +1,133 @@
+"""What every path is: a linear map that obeys one symmetry, and how it appears and disappears.
+
+A *spec* (a small frozen dataclass such as ``FFC()``) carries a path's options and builds the path
+for a layer's geometry. A *path* is the module that computes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from symlearn.geometry import Geometry
+
+
+class Path(nn.Module, ABC):
+    """A linear map from [N, C, *in] to [N, C', *out] with its own weights and no bias.
+
+    A path that is not `enabled` is not computed; its weights are zero and frozen, and the fit may
+    bring it back. Subclasses state their map, their initialisation and how they are tested for
+    relevance while absent.
+
+    Args:
+        geometry: Shapes of the layer.
+
+    Attributes:
+        reads_aligned: Whether the path reads its input on the sampling grid chosen for the sample
+            (shift-equivariant paths do; paths that depend on absolute position do not).
+    """
+
+    reads_aligned: ClassVar[bool] = False
+
+    def __init__(self, geometry: Geometry) -> None:
+        super().__init__()
+        self.geometry = geometry
+        self.enabled = True
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, C, *in] to [N, C', *out]."""
+
+    @abstractmethod
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw initial weights that preserve the scale of activations (He et al. 2015)."""
+
+    @abstractmethod
+    def start_at_zero(self, generator: torch.Generator) -> None:
+        """Set weights so that the path contributes nothing, yet gradients can reach it."""
+
+    @abstractmethod
+    def tested(self) -> nn.Parameter:
+        """The weight whose relevance is tested, at zero, while the path is absent."""
+
+    @abstractmethod
+    def propose(self, x: Tensor, g: Tensor) -> None:
+        """Prepare an absent path for the test: `tested` at zero, other factors at a direction.
+
+        Args:
+            x: Layer inputs of the samples set aside for finding directions, [N, C, *in].
+            g: Gradients of the negative log likelihood at the layer's outputs, [N, C', *out].
+        """
+
+    @abstractmethod
+    def seed(self, descent: Tensor, size: float) -> None:
+        """Start the path from the tested point in a descent direction.
+
+        Args:
+            descent: Negative gradient of `tested` (in its shape).
+            size: Scale of the start relative to a full-size initialisation.
+        """
+
+    def adopt(self, conv: nn.Module) -> bool:
+        """Take over the map of a convolution of the same geometry; False if the path cannot."""
+        return False
+
+    def needs_direction(self) -> bool:
+        """Whether `propose` uses its arguments."""
+        return False
+
+    def contributes(self) -> bool:
+        """Whether the path can change the output: no factor is identically zero."""
+        return all(bool(p.detach().any()) for p in self.parameters())
+
+    def switch_off(self) -> None:
+        """Set the weights to zero, freeze them, and leave the path out of the forward map."""
+        with torch.no_grad():
+            for p in self.parameters():
+                p.zero_()
+        self.requires_grad_(False)
+        self.enabled = False
+
+    def switch_on(self) -> None:
+        """Take part in the forward map again, with trainable weights."""
+        self.requires_grad_(True)
+        self.enabled = True
+
+
+@dataclass(frozen=True)
+class PathSpec(ABC):
+    """Options of a path, and how to build it for a layer."""
+
+    name: ClassVar[str]
+    """Name of the path in `wrap`, in the model and in reports."""
+
+    @abstractmethod
+    def build(self, geometry: Geometry) -> Path:
+        """Make the path for one layer."""
+
+    @abstractmethod
+    def n_params(self, geometry: Geometry) -> int:
+        """Weights the path has in a layer, without building it."""
+
+    @abstractmethod
+    def factor_elements(self, geometry: Geometry) -> int:
+        """Numbers that its Kronecker factors hold, without building them."""
+
+    def options(self) -> dict[str, Any]:
+        """The options as a JSON-ready dict."""
+        return asdict(self)
+
+
+def he_std(fan_in: float) -> float:
+    """Standard deviation that preserves activation scale through a ReLU layer."""
+    return float((2.0 / fan_in) ** 0.5)
+
+
+def normal_(weight: Tensor, std: float, generator: torch.Generator) -> None:
+    """Fill a tensor with Gaussian numbers of the generator (drawn on the CPU)."""
+    with torch.no_grad():
+        weight.copy_(torch.randn(weight.shape, generator=generator, dtype=torch.float64) * std)

@@ -1,0 +1,51 @@
+"""The report as Markdown, for a README, an issue or a pull request (GitHub flavour)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from symlearn.report import table
+
+if TYPE_CHECKING:
+    from symlearn.report.structure import StructureReport
+
+
+def render(report: StructureReport) -> str:
+    """Write the report as a heading, a list of facts, a table and a glossary.
+
+    Args:
+        report: The report to write.
+    """
+    facts = [f"- **{_escape(name)}**: {_escape(value)}" for name, value in table.summary(report)]
+    meanings = [f"- **{_escape(title)}**: {_escape(text)}" for title, text in table.glossary()]
+    parts = [["# Structure report"], facts, _table(report), ["## Reading the table"], meanings]
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def _table(report: StructureReport) -> list[str]:
+    titles = [_escape(column.title) for column in table.COLUMNS]
+    ruler = ["---:" if column.is_number else ":---" for column in table.COLUMNS]
+    body = [[_cell(column, row) for column in table.COLUMNS] for row in table.rows(report)]
+    return [_line(cells) for cells in [titles, ruler, *body]]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(column: table.Column, row: table.Row) -> str:
+    text = table.cell(column, row)
+    return _code(text) if column.kind == "name" and text not in ("", table.NONE) else _escape(text)
+
+
+def _code(text: str) -> str:
+    # A fence longer than any run of backticks inside; a pipe is escaped even in code (GFM tables).
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence, pad = "`" * (longest + 1), " " if longest else ""
+    return f"{fence}{pad}{text}{pad}{fence}".replace("|", r"\|")
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|~&#])", r"\\\1", text)

@@ -1,0 +1,240 @@
+"""What a fit found: one record per path, per layer and per model, of plain numbers and strings.
+
+A `PathStructure` holds the measurements of one path, a `LayerStructure` the paths of one relaxed
+layer and its verdict, a `StructureReport` the layers of one model. The records know no torch; the
+renderers beside this module turn a report into text, Markdown, HTML, JSON and a figure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from symlearn.report import files, html, markdown, plots, schema, text
+from symlearn.report.rule import verdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from typing_extensions import Self
+
+__all__ = ["LayerStructure", "PathStructure", "StructureReport", "relative_shares", "verdict"]
+
+
+@dataclass(frozen=True)
+class PathStructure:
+    """The measurements of one path (van der Ouderaa et al. 2023, App. D and Table 4).
+
+    Attributes:
+        prior_precision: Learned prior precision, delta = 1 / sigma^2. High means off; may be inf.
+        weight_norm_sq: Squared Euclidean norm of the path's weights. Near zero means off.
+        n_params: Number of the path's parameters, P.
+        effective_params: gamma = sum_i lambda_i / (lambda_i + delta), the number of parameters that
+            the data determine against the prior.
+        normalised_effective_params: gamma / P.
+        relative_effective_params: gamma / P over the sum of gamma / P of the layer's paths, 0 when
+            all are 0 (see `relative_shares`).
+        output_share: Share of the variance of the layer's output that the path carries, in [0, 1].
+        evidence_gain: Nats by which the local, quadratic evidence prefers the path at its learned
+            precision to its absence. It ranks paths and is not a Bayes factor.
+        on: Whether the fit left the path switched on.
+    """
+
+    prior_precision: float
+    weight_norm_sq: float
+    n_params: int
+    effective_params: float
+    normalised_effective_params: float
+    relative_effective_params: float
+    output_share: float
+    evidence_gain: float
+    on: bool
+
+    def __post_init__(self) -> None:
+        """Check that every field is a plain number or bool."""
+        schema.check(self)
+
+
+@dataclass(frozen=True)
+class LayerStructure:
+    """The paths of one relaxed layer and what they add up to.
+
+    Attributes:
+        name: The layer's name in the model.
+        paths: Path name -> measurements, in the layer's order.
+        verdict: The paths that are present, joined by "+", or "off" or "undecided" (see `verdict`).
+        agreement: Share of the last evidence steps with the same verdict, in [0, 1]; nan when
+            it was not recorded.
+    """
+
+    name: str
+    paths: dict[str, PathStructure]
+    verdict: str
+    agreement: float
+
+    def __post_init__(self) -> None:
+        """Check the field types, that there is a path, and the range of `agreement`."""
+        schema.check(self)
+        if not self.paths:
+            raise ValueError(f"layer {self.name!r}: paths needs at least one path, got none")
+        if not (math.isnan(self.agreement) or 0.0 <= self.agreement <= 1.0):
+            raise ValueError(
+                f"layer {self.name!r}: agreement is a share in [0, 1], or nan when not recorded; "
+                f"got {self.agreement}"
+            )
+
+    @classmethod
+    def of(
+        cls, name: str, paths: Mapping[str, PathStructure], agreement: float = math.nan
+    ) -> LayerStructure:
+        """Judge a layer: set its paths' relative shares from their gamma / P, then the verdict.
+
+        Args:
+            name: The layer's name in the model.
+            paths: The measured paths. Their `relative_effective_params` is ignored and set anew.
+            agreement: Share of the last evidence steps with the same verdict, nan when not
+                recorded.
+        """
+        normalised = {key: path.normalised_effective_params for key, path in paths.items()}
+        shares = relative_shares(normalised)
+        judged = {
+            key: replace(path, relative_effective_params=shares[key]) for key, path in paths.items()
+        }
+        return cls(name, judged, verdict(judged, agreement=agreement), agreement)
+
+
+@dataclass(frozen=True)
+class StructureReport:
+    """Which path survived in which layer of one fitted model, and how sure that is.
+
+    Printing it shows the table. `report["features.0"]` is one layer; iterating gives them in order.
+
+    Attributes:
+        layers: The relaxed layers, in the order of the model.
+        heads: Parameter groups outside the relaxed layers, such as the last linear layer.
+        log_evidence: Laplace estimate of the log marginal likelihood, in nats; nan when not
+            computed.
+        n_data: Number of training points that the evidence saw.
+        n_params: Number of parameters of the model.
+        effective_params: gamma summed over all groups.
+        objective: What was optimised, "evidence" or "map".
+        meta: Free facts about the run, such as seed, epochs and version.
+    """
+
+    layers: tuple[LayerStructure, ...]
+    heads: dict[str, PathStructure]
+    log_evidence: float
+    n_data: int
+    n_params: int
+    effective_params: float
+    objective: str
+    meta: dict[str, str | float | int | None]
+
+    def __post_init__(self) -> None:
+        """Check the field types and that no two layers share a name."""
+        schema.check(self)
+        names = [layer.name for layer in self.layers]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"layers: names must differ, these occur twice: {', '.join(twice)}")
+
+    def __getitem__(self, name: str) -> LayerStructure:
+        """Return the layer of that name.
+
+        Raises:
+            KeyError: If there is none; the message lists the layers there are.
+        """
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        names = ", ".join(layer.name for layer in self.layers) or "none"
+        raise KeyError(f"no layer named {name!r} in the report; its layers are: {names}")
+
+    def __iter__(self) -> Iterator[LayerStructure]:
+        """Iterate over the layers in the order of the model."""
+        return iter(self.layers)
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether a layer has that name."""
+        return any(layer.name == name for layer in self.layers)
+
+    def __str__(self) -> str:
+        """Return the text table (see `to_text`)."""
+        return text.render(self)
+
+    def to_text(self, path: str | Path | None = None, *, width: int = text.WIDTH) -> str:
+        """Return the report as a plain text table without colour.
+
+        Args:
+            path: File to write as well; an existing one is replaced as a whole.
+            width: Columns to aim for. Numbers are never cut: a table that needs more is wider.
+        """
+        return files.deliver(text.render(self, width), path)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Return the report as JSON, from which `from_json` restores it exactly.
+
+        Args:
+            path: File to write as well; an existing one is replaced as a whole.
+        """
+        return files.deliver(schema.dumps(self), path)
+
+    @classmethod
+    def from_json(cls, path_or_text: str | Path) -> Self:
+        """Read a report written by `to_json`.
+
+        Args:
+            path_or_text: A file, or the JSON text itself (a string that starts with "{").
+
+        Raises:
+            ValueError: If the text is not a whole and valid report; the message names each field.
+            FileNotFoundError: If it is not JSON text and no such file exists.
+        """
+        return schema.loads(files.fetch(path_or_text), cls)
+
+    def to_markdown(self, path: str | Path | None = None) -> str:
+        """Return the report as Markdown with a table (GitHub flavour).
+
+        Args:
+            path: File to write as well; an existing one is replaced as a whole.
+        """
+        return files.deliver(markdown.render(self), path)
+
+    def to_html(self, path: str | Path | None = None) -> str:
+        """Return the report as one HTML page that needs no other file and no network.
+
+        Args:
+            path: File to write as well; an existing one is replaced as a whole.
+        """
+        return files.deliver(html.render(self), path)
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Draw each layer's relative effective parameters and prior precisions.
+
+        Args:
+            path: Image file to write as well; its suffix chooses the format (png, svg, pdf).
+        """
+        figure = plots.draw(self)
+        if path is not None:
+            figure.savefig(path, dpi=plots.DPI)
+        return figure
+
+
+def relative_shares(normalised: Mapping[str, float]) -> dict[str, float]:
+    """Divide each path's gamma / P by their sum over the layer's paths (App. D.2).
+
+    The shares sum to 1, or are all 0 when every gamma / P is 0. A nan makes every share nan.
+
+    Args:
+        normalised: Path name -> gamma / P.
+
+    Example:
+        >>> relative_shares({"conv": 0.375, "ffc": 0.125})
+        {'conv': 0.75, 'ffc': 0.25}
+    """
+    total = math.fsum(normalised.values())
+    if total == 0.0:
+        return dict.fromkeys(normalised, 0.0)
+    return {name: value / total for name, value in normalised.items()}
