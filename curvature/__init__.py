@@ -1,11 +1,13 @@
 """Kronecker-factored Gauss-Newton curvature of torch modules, for any op that states a rule."""
 
-from curvature.blocks import Block, DenseBlock, DiagonalBlock, Factor, KroneckerBlocks, Layout
+from curvature import testing
+from curvature.blocks import Block, DenseBlock, DiagonalBlock, KroneckerBlocks, Layout
 from curvature.capture import Call, check_outputs, evaluating, watch
 from curvature.coverage import Coverage, CoveredParameter, UncoveredParameterError, coverage
 from curvature.data import Data, as_pair, batches, check_batch
 from curvature.dense import dense_ggn
 from curvature.estimators import ESTIMATORS
+from curvature.factor import Factor
 from curvature.kronecker import KroneckerCurvature, kronecker
 from curvature.likelihoods import (
     LIKELIHOODS,
@@ -48,5 +50,6 @@ __all__ = [
     "kronecker",
     "register_rule",
     "rule_for",
+    "testing",
     "watch",
 ]

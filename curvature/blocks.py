@@ -2,7 +2,7 @@
 
 All act on the row-major flattening of the parameter as it is stored. Index letters: ``P``
 parameters, ``B`` blocks, ``I`` inputs of a block, ``O`` outputs of a block. ``delta`` is a prior
-precision: a positive number or a 0-dim tensor.
+precision: a positive, finite number or a tensor of one element.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from curvature.factor import Factor, check_weight
+
 Precision = float | Tensor
 Reshape = Callable[[Tensor], Tensor]
 
 
 def _positive(delta: Precision) -> Precision:
-    if not bool(torch.as_tensor(delta > 0).all()):
-        raise ValueError(f"delta is {delta}; a prior precision must be positive")
+    value = torch.as_tensor(delta, dtype=torch.float64).detach()
+    if value.numel() != 1 or not bool((value > 0) & torch.isfinite(value)):
+        raise ValueError(f"delta is {delta}; a prior precision is one positive, finite number")
     return delta
 
 
@@ -35,20 +38,46 @@ class Block(ABC):
         """Eigenvalues of H, [P], in the order of `rotate`'s coefficients; never negative."""
 
     @abstractmethod
-    def rotate(self, w: Tensor) -> Tensor:
-        """Coefficients [P] of a parameter-shaped tensor in the eigenbasis (``U^T w``)."""
+    def _rotate(self, w: Tensor) -> Tensor:
+        """``U^T w``, [P], of a tensor in the parameter's shape."""
 
     @abstractmethod
-    def unrotate(self, coefficients: Tensor) -> Tensor:
-        """Inverse of `rotate`: parameter-shaped tensor from coefficients [P] (``U c``)."""
+    def _unrotate(self, coefficients: Tensor) -> Tensor:
+        """``U c`` of coefficients [P], with the parameter's elements in their order."""
+
+    @abstractmethod
+    def to_dense(self) -> Tensor:
+        """The matrix H, [P, P]."""
 
     @abstractmethod
     def scaled(self, factor: float) -> Block:
-        """Return ``factor * H``."""
+        """Curvature of a likelihood weighed by ``factor``: ``factor * H``.
+
+        Raises:
+            ValueError: If the factor is not positive and finite.
+        """
 
     @abstractmethod
     def __add__(self, other: Block) -> Block:
         """Curvature of the union of two data sets."""
+
+    def rotate(self, w: Tensor) -> Tensor:
+        """Coefficients [P] of a parameter-shaped (or flattened) tensor in the eigenbasis.
+
+        Raises:
+            ValueError: If the tensor has another number of elements than the parameter.
+        """
+        self._check_size(w)
+        return self._rotate(w.reshape(self.shape))
+
+    def unrotate(self, coefficients: Tensor) -> Tensor:
+        """Inverse of `rotate`: parameter-shaped tensor from coefficients [P].
+
+        Raises:
+            ValueError: If the number of coefficients is not the parameter's.
+        """
+        self._check_size(coefficients)
+        return self._unrotate(coefficients.reshape(-1)).reshape(self.shape)
 
     def logdet(self, delta: Precision) -> Tensor:
         """``log det(H + delta I)``, []."""
@@ -66,49 +95,16 @@ class Block(ABC):
     def sample(self, delta: Precision, generator: torch.Generator | None = None) -> Tensor:
         """One draw from ``N(0, (H + delta I)^-1)``, in the parameter's shape."""
         lam = self.eigenvalues
-        eps = torch.randn(lam.shape, generator=generator, dtype=torch.float64).to(lam)
-        return self.unrotate(eps / (lam + _positive(delta)).sqrt())
+        device = "cpu" if generator is None else generator.device
+        eps = torch.randn(lam.shape, generator=generator, dtype=torch.float64, device=device)
+        return self.unrotate(eps.to(lam) / (lam + _positive(delta)).sqrt())
 
-    def to_dense(self) -> Tensor:
-        """The matrix H, [P, P]."""
-        lam = self.eigenvalues
-        eye = torch.eye(len(lam), dtype=lam.dtype, device=lam.device)
-        basis = torch.stack([self.unrotate(column).reshape(-1) for column in eye], dim=1)
-        return (basis * lam) @ basis.T
-
-
-class Factor:
-    """A stack of symmetric PSD matrices [B, D, D] with a cached eigendecomposition.
-
-    One object may serve two blocks (a weight and its bias share the output factor), so that it is
-    decomposed once.
-    """
-
-    def __init__(self, matrix: Tensor) -> None:
-        self.matrix = matrix
-        self._decomposed: tuple[Tensor, Tensor] | None = None
-
-    def _eigh(self) -> tuple[Tensor, Tensor]:
-        if self._decomposed is None:
-            values, vectors = torch.linalg.eigh(self.matrix)
-            # below this, eigenvalues of a PSD matrix are rounding: a rank-deficient factor would
-            # otherwise contribute noise that small precisions turn into evidence
-            noise = values.shape[-1] * torch.finfo(values.dtype).eps * values[..., -1:].clamp(min=0)
-            self._decomposed = torch.where(values > noise, values, 0.0), vectors
-        return self._decomposed
-
-    @property
-    def values(self) -> Tensor:
-        """Eigenvalues [B, D], ascending, rounding noise set to zero."""
-        return self._eigh()[0]
-
-    @property
-    def vectors(self) -> Tensor:
-        """Eigenvectors [B, D, D] as columns."""
-        return self._eigh()[1]
-
-    def __add__(self, other: Factor) -> Factor:
-        return Factor(self.matrix + other.matrix)
+    def _check_size(self, w: Tensor) -> None:
+        if w.numel() != self.shape.numel():
+            raise ValueError(
+                f"a tensor of shape {list(w.shape)} does not belong to a parameter of shape "
+                f"{list(self.shape)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -132,11 +128,16 @@ class KroneckerBlocks(Block):
     Args:
         inputs: Input factor ``A_b = sum a a^T``, [B, I, I].
         outputs: Output factor ``G_b = sum g g^T``, [B, O, O].
-        count: Number of terms in A; dividing by it makes the product of the two sums an
-            approximation of the sum of products (paper, App. C).
+        count: Number of terms in A (their total weight, where samples are weighed); dividing by it
+            makes the product of the two sums an approximation of the sum of products (paper,
+            App. C).
         layout: The parameter's arrangement as [B, O, I].
         corrected: Eigenvalues [B, O, I] that replace the products of the factors' eigenvalues
             (EKFAC, George et al. 2018), or None.
+
+    Raises:
+        ValueError: If the factors do not fit each other and the parameter, or the count is not
+            positive.
     """
 
     def __init__(
@@ -147,7 +148,14 @@ class KroneckerBlocks(Block):
         layout: Layout,
         corrected: Tensor | None = None,
     ) -> None:
-        self.inputs, self.outputs, self.count = inputs, outputs, count
+        size = inputs.blocks * inputs.dim * outputs.dim
+        if inputs.blocks != outputs.blocks or size != layout.shape.numel():
+            raise ValueError(
+                f"{inputs.blocks} input factors of size {inputs.dim} and {outputs.blocks} output "
+                f"factors of size {outputs.dim} do not fit a parameter of shape "
+                f"{list(layout.shape)}"
+            )
+        self.inputs, self.outputs, self.count = inputs, outputs, check_weight(count)
         self.layout, self.corrected = layout, corrected
         self.shape = layout.shape
 
@@ -159,21 +167,21 @@ class KroneckerBlocks(Block):
         product = self.outputs.values.unsqueeze(-1) * self.inputs.values.unsqueeze(-2)
         return (product / self.count).reshape(-1)
 
-    def rotate(self, w: Tensor) -> Tensor:
-        """``U_G^T W U_A`` for each block, [P]."""
-        blocks = self.layout.to_blocks(w.reshape(self.shape).to(self.inputs.matrix))
+    def _rotate(self, w: Tensor) -> Tensor:
+        blocks = self.layout.to_blocks(w.to(self.inputs.vectors))
         return (self.outputs.vectors.mT @ blocks @ self.inputs.vectors).reshape(-1)
 
-    def unrotate(self, coefficients: Tensor) -> Tensor:
-        """``U_G C U_A^T`` for each block, in the parameter's shape."""
-        o, i = self.outputs.matrix.shape[-1], self.inputs.matrix.shape[-1]
-        blocks = self.outputs.vectors @ coefficients.reshape(-1, o, i) @ self.inputs.vectors.mT
-        return self.layout.from_blocks(blocks).reshape(self.shape)
+    def _unrotate(self, coefficients: Tensor) -> Tensor:
+        blocks = coefficients.to(self.inputs.vectors).reshape(-1, self.outputs.dim, self.inputs.dim)
+        return self.layout.from_blocks(self.outputs.vectors @ blocks @ self.inputs.vectors.mT)
 
     def to_dense(self) -> Tensor:
         """The matrix H, [P, P]; for a Linear weight this is ``kron(G, A) / count``."""
         if self.corrected is not None:
-            return super().to_dense()
+            lam = self.eigenvalues
+            eye = torch.eye(len(lam), dtype=lam.dtype, device=lam.device)
+            basis = torch.stack([self.unrotate(column).reshape(-1) for column in eye], dim=1)
+            return (basis * lam) @ basis.T
         a, g = self.inputs.matrix, self.outputs.matrix
         blocks = [torch.kron(g_b, a_b) / self.count for g_b, a_b in zip(g, a, strict=True)]
         size = self.shape.numel()
@@ -183,10 +191,18 @@ class KroneckerBlocks(Block):
         return dense
 
     def scaled(self, factor: float) -> KroneckerBlocks:
-        """Return ``factor * H``; the eigendecompositions are kept."""
+        """Weigh every sample: both factors and the count times ``factor``, so ``factor * H``.
+
+        The eigendecompositions are kept, and ``h.scaled(2) + k`` is ``h + h + k``.
+        """
+        factor = check_weight(factor)
         corrected = None if self.corrected is None else self.corrected * factor
         return KroneckerBlocks(
-            self.inputs, self.outputs, self.count / factor, self.layout, corrected
+            self.inputs.scaled(factor),
+            self.outputs.scaled(factor),
+            self.count * factor,
+            self.layout,
+            corrected,
         )
 
     def __add__(self, other: Block) -> KroneckerBlocks:
@@ -209,24 +225,30 @@ class DenseBlock(Block):
     Args:
         matrix: H, symmetric PSD, [P, P].
         shape: Shape of the parameter.
+
+    Raises:
+        ValueError: If the matrix does not fit the parameter.
     """
 
     def __init__(self, matrix: Tensor, shape: torch.Size) -> None:
-        self.shape = shape
-        self._factor = Factor(matrix.unsqueeze(0))
+        if matrix.shape != (shape.numel(), shape.numel()):
+            raise ValueError(
+                f"a matrix {list(matrix.shape)} does not fit a parameter of shape {list(shape)}"
+            )
+        self._factor, self.shape = Factor(matrix.unsqueeze(0)), shape
 
     @property
     def eigenvalues(self) -> Tensor:
         """Eigenvalues [P], ascending."""
         return self._factor.values[0]
 
-    def rotate(self, w: Tensor) -> Tensor:
-        """``U^T w``, [P]."""
-        return self._factor.vectors[0].T @ w.reshape(-1).to(self._factor.matrix)
+    def _rotate(self, w: Tensor) -> Tensor:
+        vectors = self._factor.vectors[0]
+        return vectors.T @ w.reshape(-1).to(vectors)
 
-    def unrotate(self, coefficients: Tensor) -> Tensor:
-        """``U c``, in the parameter's shape."""
-        return (self._factor.vectors[0] @ coefficients).reshape(self.shape)
+    def _unrotate(self, coefficients: Tensor) -> Tensor:
+        vectors = self._factor.vectors[0]
+        return vectors @ coefficients.to(vectors)
 
     def to_dense(self) -> Tensor:
         """The matrix itself, [P, P]."""
@@ -234,7 +256,7 @@ class DenseBlock(Block):
 
     def scaled(self, factor: float) -> DenseBlock:
         """Return ``factor * H``."""
-        return DenseBlock(self.to_dense() * factor, self.shape)
+        return DenseBlock(self.to_dense() * check_weight(factor), self.shape)
 
     def __add__(self, other: Block) -> DenseBlock:
         if not isinstance(other, DenseBlock) or other.shape != self.shape:
@@ -247,9 +269,14 @@ class DiagonalBlock(Block):
 
     Args:
         diagonal: The diagonal of H in the parameter's shape; not negative.
+
+    Raises:
+        ValueError: If an entry is negative, NaN or infinite.
     """
 
     def __init__(self, diagonal: Tensor) -> None:
+        if not bool(((diagonal >= 0) & torch.isfinite(diagonal)).all()):
+            raise ValueError("a curvature's diagonal must be finite and not negative")
         self.shape = diagonal.shape
         self._diagonal = diagonal.reshape(-1)
 
@@ -258,13 +285,11 @@ class DiagonalBlock(Block):
         """The diagonal, [P]."""
         return self._diagonal
 
-    def rotate(self, w: Tensor) -> Tensor:
-        """The tensor itself, flattened to [P]."""
+    def _rotate(self, w: Tensor) -> Tensor:
         return w.reshape(-1).to(self._diagonal)
 
-    def unrotate(self, coefficients: Tensor) -> Tensor:
-        """The coefficients in the parameter's shape."""
-        return coefficients.reshape(self.shape)
+    def _unrotate(self, coefficients: Tensor) -> Tensor:
+        return coefficients.to(self._diagonal)
 
     def to_dense(self) -> Tensor:
         """The matrix H, [P, P]."""
@@ -272,7 +297,7 @@ class DiagonalBlock(Block):
 
     def scaled(self, factor: float) -> DiagonalBlock:
         """Return ``factor * H``."""
-        return DiagonalBlock(self._diagonal.reshape(self.shape) * factor)
+        return DiagonalBlock(self._diagonal.reshape(self.shape) * check_weight(factor))
 
     def __add__(self, other: Block) -> DiagonalBlock:
         if not isinstance(other, DiagonalBlock) or other.shape != self.shape:

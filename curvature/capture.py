@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,15 +18,29 @@ class Call:
 
     Attributes:
         module: The module.
-        inputs: Its first input, detached.
-        outputs: Its output, detached.
+        outputs: Its output, detached; later in-place operations may overwrite its values.
         edge: The place in the autograd graph where the gradient of that output is read.
     """
 
     module: nn.Module
-    inputs: Tensor
     outputs: Tensor
     edge: GradientEdge
+    _given: Tensor = field(repr=False)
+    _version: int = field(repr=False)
+
+    @property
+    def inputs(self) -> Tensor:
+        """The module's first input, detached.
+
+        Raises:
+            ValueError: If an in-place operation has overwritten it since the call.
+        """
+        if self._given._version != self._version:
+            raise ValueError(
+                f"the input of a {type(self.module).__name__} was overwritten in place after the "
+                "call; use the operation that is not in place (inplace=False)"
+            )
+        return self._given
 
 
 @contextmanager
@@ -45,6 +59,24 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def check_separable(model: nn.Module) -> None:
+    """Refuse a network whose output for one sample depends on the others, also in eval mode.
+
+    Raises:
+        ValueError: If there are batch normalisations without running statistics; all are named.
+    """
+    mixing = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None
+    ]
+    if mixing:
+        raise ValueError(
+            f"{mixing} normalise with the statistics of the batch also in eval mode; a curvature "
+            "needs one output per sample: use track_running_stats=True"
+        )
+
+
 @contextmanager
 def watch(modules: Collection[nn.Module], on_call: Callable[[Call], None]) -> Iterator[None]:
     """Report each call of the given modules; no hook is left behind, also after an exception.
@@ -53,17 +85,27 @@ def watch(modules: Collection[nn.Module], on_call: Callable[[Call], None]) -> It
     the output's place in the graph. Outputs that need no gradient are not reported.
     """
 
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        if not isinstance(out, Tensor):
+    def hook(
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+    ) -> Tensor | None:
+        x = next(iter((*args, *kwargs.values())), None)
+        if not isinstance(out, Tensor) or not isinstance(x, Tensor):
             raise TypeError(
-                f"{type(module).__name__} returned {type(out).__name__}; a module with a curvature "
-                "rule must return one tensor"
+                f"{type(module).__name__} maps {type(x).__name__} to {type(out).__name__}; a "
+                "module with a curvature rule takes a tensor first and returns one tensor"
             )
-        if out.requires_grad:
-            x = args[0] if args else next(iter(kwargs.values()))
-            on_call(Call(module, x.detach(), out.detach(), get_gradient_edge(out)))
+        if not out.requires_grad:
+            return None
+        # an in-place operation on a view would rewrite the history of its base, past our edge
+        copied = out.clone() if out._base is not None else None
+        out = out if copied is None else copied
+        with torch.no_grad():
+            x = x.detach()
+            on_call(Call(module, out.detach(), get_gradient_edge(out), x, x._version))
+        return copied
 
-    handles = [module.register_forward_hook(hook, with_kwargs=True) for module in modules]
+    # prepend: other hooks may replace the output, which is then no longer the module's own
+    handles = [m.register_forward_hook(hook, with_kwargs=True, prepend=True) for m in modules]
     try:
         with torch.enable_grad():
             yield
@@ -82,7 +124,10 @@ def check_outputs(outputs: object, n: int) -> Tensor:
         outputs = outputs.unsqueeze(1)
     if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != n:
         shape = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise ValueError(f"the network returned {shape}; it must return one row per sample, [N, K]")
+        raise ValueError(
+            f"the network returned {shape} for {n} samples; it must return one row per sample, "
+            "[N, K]"
+        )
     if not bool(torch.isfinite(outputs).all()):
         raise ValueError("the network's outputs contain NaN or infinite values")
     return outputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ _NORMS = (
     nn.modules.batchnorm._NormBase,
     nn.LayerNorm,
     nn.GroupNorm,
+    nn.RMSNorm,
 )
 
 
@@ -60,15 +62,21 @@ class Coverage(tuple[CoveredParameter, ...]):
         return "\n".join(lines)
 
 
+def _uses(model: nn.Module) -> Counter[int]:
+    """How often each parameter object occurs, by id; more than once means it is tied."""
+    return Counter(
+        id(parameter)
+        for module in model.modules()
+        for parameter in module._parameters.values()
+        if parameter is not None
+    )
+
+
 def _rows(
     model: nn.Module, fallback: str, only: Collection[str] | None
-) -> Iterator[CoveredParameter | str]:
-    """Yield a table row, or the description of an uncovered parameter."""
-    owners: dict[int, int] = {}
-    for module in model.modules():
-        for parameter in module.parameters(recurse=False):
-            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
-    seen: set[int] = set()
+) -> Iterator[CoveredParameter]:
+    """Rows of the table; a parameter that nothing covers has the kind "error" for now."""
+    uses, seen = _uses(model), set[int]()
     for prefix, module in model.named_modules():
         rule = rule_for(module)
         ruled = () if rule is None else (rule.weight, rule.bias)
@@ -76,22 +84,19 @@ def _rows(
             if id(parameter) in seen:
                 continue
             seen.add(id(parameter))
-            name = f"{prefix}.{short}" if prefix else short
-            kind = type(module).__name__
-            where = (kind, tuple(parameter.shape))
+            name, owner = f"{prefix}.{short}" if prefix else short, type(module).__name__
+            tied = uses[id(parameter)] > 1
             if not parameter.requires_grad:
-                yield CoveredParameter(name, "fixed", *where, "frozen (requires_grad=False)")
+                kind, reason = "fixed", "frozen (requires_grad=False)"
             elif only is not None and name not in only:
-                yield CoveredParameter(name, "fixed", *where, "not asked for")
-            elif short in ruled and owners[id(parameter)] == 1:
-                yield CoveredParameter(name, "kronecker", *where, f"rule of {kind}")
+                kind, reason = "fixed", "not asked for"
+            elif short in ruled and not tied:
+                kind, reason = "kronecker", f"rule of {owner}"
             elif isinstance(module, _NORMS):
-                yield CoveredParameter(name, "fixed", *where, "normalisation scale or shift")
-            elif fallback != "error":
-                yield CoveredParameter(name, fallback, *where, "fallback")
+                kind, reason = "fixed", "normalisation scale or shift"
             else:
-                tied = " shared by several modules" if owners[id(parameter)] > 1 else ""
-                yield f"{name} {list(parameter.shape)} of {kind}{tied}"
+                kind, reason = fallback, "shared by several modules" if tied else "fallback"
+            yield CoveredParameter(name, kind, owner, tuple(parameter.shape), reason)
 
 
 def coverage(
@@ -108,20 +113,35 @@ def coverage(
     Raises:
         UncoveredParameterError: If ``fallback="error"`` and trainable parameters have no rule; all
             of them are named.
-        ValueError: For an unknown fallback, or names that the model does not have.
+        ValueError: For an unknown fallback, and in ``only`` for names that the model does not have
+            and for parameters that are fixed.
+        TypeError: If ``only`` is one string.
     """
     if fallback not in FALLBACKS:
         raise ValueError(f"unknown fallback {fallback!r}; choose one of {list(FALLBACKS)}")
+    if isinstance(only, str):
+        raise TypeError(f"only={only!r} is one string; give a list of parameter names")
     unknown = sorted(set(only or ()) - {name for name, _ in model.named_parameters()})
     if unknown:
         raise ValueError(f"the model has no parameters named {unknown}")
-    rows = list(_rows(model, fallback, only))
-    missing = [row for row in rows if isinstance(row, str)]
+    table = Coverage(_rows(model, fallback, only))
+    missing = [row for row in table if row.kind == "error"]
     if missing:
         raise UncoveredParameterError(
-            "no curvature rule covers these trainable parameters:\n  "
-            + "\n  ".join(missing)
+            "no curvature rule covers these trainable parameters:\n"
+            + "\n".join(_described(row) for row in missing)
             + "\nRegister a rule for the module class (curvature.register_rule), pass "
             "fallback='diagonal' (or 'dense', 'fixed'), or freeze them (requires_grad_(False))."
         )
-    return Coverage(row for row in rows if isinstance(row, CoveredParameter))
+    fixed = [row for row in table if only and row.name in only and row.kind == "fixed"]
+    if fixed and fallback != "fixed":
+        raise ValueError(
+            "these parameters were asked for, but have no curvature:\n"
+            + "\n".join(_described(row) for row in fixed)
+        )
+    return table
+
+
+def _described(row: CoveredParameter) -> str:
+    reason = "" if row.reason == "fallback" else f": {row.reason}"
+    return f"  {row.name} {list(row.shape)} of {row.module}{reason}"

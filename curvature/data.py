@@ -14,6 +14,17 @@ Pair: TypeAlias = tuple[Tensor, Tensor]
 Data: TypeAlias = "tuple[Any, Any] | Dataset[Any] | Iterable[Any]"
 
 
+def _tensor(part: object, what: str) -> Tensor:
+    if isinstance(part, np.ndarray):
+        # torch would share the memory of an array it may not write to, and warn
+        part = np.require(part, requirements=["C", "W"])
+    try:
+        return torch.as_tensor(part)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = type(part).__name__
+        raise ValueError(f"{what} ({kind}) cannot be read as a tensor: {error}") from error
+
+
 def as_pair(data: object) -> Pair | None:
     """Return ``(X, y)`` as tensors when the data are two arrays, otherwise None.
 
@@ -24,7 +35,7 @@ def as_pair(data: object) -> Pair | None:
         return None
     if not all(isinstance(part, (Tensor, np.ndarray)) for part in data):
         return None
-    x, y = (torch.as_tensor(part) for part in data)
+    x, y = _tensor(data[0], "X"), _tensor(data[1], "y")
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
         raise ValueError(f"X and y differ in length: shapes {list(x.shape)} and {list(y.shape)}")
     if len(x) == 0:
@@ -55,8 +66,11 @@ def check_batch(batch: object, index: int) -> Pair:
     if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
         kind = type(batch).__name__
         size = f" of length {len(batch)}" if isinstance(batch, (tuple, list)) else ""
-        raise ValueError(f"batch {index} is a {kind}{size}; batches must be (inputs, targets) pairs")
-    x, y = (torch.as_tensor(part) for part in batch)
+        raise ValueError(
+            f"batch {index} is a {kind}{size}; batches must be (inputs, targets) pairs"
+        )
+    x = _tensor(batch[0], f"the inputs of batch {index}")
+    y = _tensor(batch[1], f"the targets of batch {index}")
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y) or len(x) == 0:
         raise ValueError(
             f"batch {index} has inputs {list(x.shape)} and targets {list(y.shape)}; both need the "
@@ -77,13 +91,18 @@ def batches(data: Data, model: nn.Module, batch_size: int = 256) -> Iterator[Pai
 
     Raises:
         TypeError: If the data are of none of these kinds.
-        ValueError: If there is no batch, or a batch is malformed (its index is named).
+        ValueError: If there is no batch, a batch is malformed (its index is named), or the batch
+            size is not positive.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; give at least one sample per batch")
     anchor = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     empty = True
     for index, batch in enumerate(_loader(data, batch_size)):
         x, y = check_batch(batch, index)
         empty = False
+        # autograd cannot save tensors that were made in inference mode
+        x = x.clone() if x.is_inference() else x
         x = x.to(anchor) if x.is_floating_point() else x.to(anchor.device)
         yield x, y.to(anchor.device)
     if empty:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, hessian, jacrev, vmap
 
-from curvature.capture import check_outputs, evaluating
+from curvature.capture import check_outputs, check_separable, evaluating
 from curvature.data import Data, batches
 from curvature.likelihoods import Likelihood, as_likelihood
 
@@ -33,8 +33,10 @@ def dense_ggn(
         batch_size: Samples per batch; memory is ``batch_size * K * P``.
 
     Raises:
-        ValueError: If the model has more than `MAX_PARAMETERS` trainable parameters or none.
+        ValueError: If the model has more than `MAX_PARAMETERS` trainable parameters or none, or for
+            bad data.
     """
+    check_separable(model)
     likelihood = as_likelihood(likelihood)
     params = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
     size = sum(p.numel() for p in params.values())
@@ -51,14 +53,14 @@ def dense_ggn(
     def nll(f: Tensor, y: Tensor) -> Tensor:
         return -likelihood.log_prob(f.unsqueeze(0), y.unsqueeze(0))
 
-    total = next(iter(params.values())).new_zeros(size, size)
-    with evaluating(model):
+    with torch.inference_mode(False), evaluating(model):
+        total = next(iter(params.values())).new_zeros(size, size)
         for x, y in batches(data, model, batch_size):
             with torch.no_grad():
                 f = check_outputs(model(x), len(x))
             y = likelihood.check(f, y)
             jacobians = vmap(jacrev(outputs_of), in_dims=(None, 0))(params, x)
-            jac = torch.cat([j.flatten(2) for j in jacobians.values()], dim=2)
+            jac = torch.cat([j.reshape(*f.shape, -1) for j in jacobians.values()], dim=2)
             curved = vmap(hessian(nll))(f, y)
             total += torch.einsum("nkp,nkl,nlq->pq", jac, curved, jac)
     return total

@@ -14,6 +14,7 @@ from torch import Tensor
 from curvature.likelihoods import Likelihood
 
 Vectors = Callable[[Likelihood, Tensor, Tensor, torch.Generator, int], Iterator[Tensor]]
+_CHUNK = 2**25  # numbers in one piece of the square-root Hessian
 
 
 def _exact(
@@ -31,11 +32,17 @@ def _sketch(
     Unlike sampled labels it has no rare events: where the softmax is saturated a sampled label
     almost always gives a zero gradient, and once in a while a huge one.
     """
-    columns = likelihood.sqrt_hessian(outputs)
+    rows = max(1, _CHUNK // outputs.shape[1] ** 2)
     for _ in range(draws):
-        bits = torch.randint(0, 2, columns.shape[:2], generator=generator)
-        signs = bits.to(columns).mul_(2).sub_(1)
-        yield torch.einsum("cn,cnk->nk", signs, columns) / draws**0.5
+        parts = [_signed(likelihood.sqrt_hessian(f), generator) for f in outputs.split(rows)]
+        yield torch.cat(parts) / draws**0.5
+
+
+def _signed(columns: Tensor, generator: torch.Generator) -> Tensor:
+    """Sum of the columns [C, N, K] with random signs, [N, K]."""
+    size = columns.shape[:2]
+    bits = torch.randint(0, 2, size, generator=generator, device=generator.device)
+    return torch.einsum("cn,cnk->nk", bits.to(columns).mul_(2).sub_(1), columns)
 
 
 def _mc(

@@ -2,64 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from curvature.blocks import Block, DenseBlock, DiagonalBlock
-from curvature.capture import check_outputs
 from curvature.coverage import Coverage
-from curvature.estimators import Vectors
-from curvature.likelihoods import Likelihood
+from curvature.dense import MAX_PARAMETERS
+from curvature.sites import accumulator_dtype
 
 
-class _Run(Protocol):
-    model: nn.Module
-    likelihood: Likelihood
-    vectors: Vectors
-    generator: torch.Generator
-    draws: int
+class PerSample:
+    """Running dense or diagonal curvature of the parameters that the table lists as such.
+
+    For each output vector v and sample n, the row ``v^T J_n`` is added as an outer product (dense)
+    or squared (diagonal).
+
+    Args:
+        model: The network.
+        table: Its coverage.
+
+    Raises:
+        ValueError: If parameters are too large for a dense matrix; all of them are named.
+    """
+
+    def __init__(self, model: nn.Module, table: Coverage) -> None:
+        self.kinds = {row.name: row.kind for row in table if row.kind in ("dense", "diagonal")}
+        named = dict(model.named_parameters())
+        self.params = {name: named[name].detach() for name in self.kinds}
+        large = [
+            name
+            for name, p in self.params.items()
+            if self.kinds[name] == "dense" and p.numel() > MAX_PARAMETERS
+        ]
+        if large:
+            raise ValueError(
+                f"{large} have more than {MAX_PARAMETERS} elements, too many for a dense matrix; "
+                "use fallback='diagonal', or register a rule"
+            )
+        self._rows = vmap(grad(_projection(model)), in_dims=(None, 0, 0))
+        self._totals: dict[str, Tensor] = {}
+
+    def add(self, x: Tensor, vectors: Sequence[Tensor]) -> None:
+        """Add a batch of inputs and the vectors [N, K] sent backward from its outputs."""
+        for v in vectors if self.kinds else ():
+            for name, row in self._rows(self.params, x, v).items():
+                flat = row.reshape(len(row), -1).to(accumulator_dtype(row))
+                term = flat.T @ flat if self.kinds[name] == "dense" else flat.square().sum(0)
+                self._totals[name] = self._totals[name] + term if name in self._totals else term
+
+    def blocks(self) -> dict[str, Block]:
+        """Value objects by parameter name."""
+        return {
+            name: DenseBlock(total, self.params[name].shape)
+            if self.kinds[name] == "dense"
+            else DiagonalBlock(total.reshape(self.params[name].shape))
+            for name, total in self._totals.items()
+        }
 
 
-def _row_function(model: nn.Module) -> Callable[[dict[str, Tensor], Tensor, Tensor], Tensor]:
+def _projection(model: nn.Module) -> Callable[[dict[str, Tensor], Tensor, Tensor], Tensor]:
+    """The function ``v^T f(x)`` of some parameters, one input x and one output vector v."""
+
     def projected(params: dict[str, Tensor], x: Tensor, v: Tensor) -> Tensor:
         outputs: Tensor = functional_call(model, params, (x.unsqueeze(0),))
         return (outputs.reshape(-1) * v).sum()
 
     return projected
-
-
-def fallback_blocks(
-    run: _Run, table: Coverage, data: Iterator[tuple[Tensor, Tensor]]
-) -> dict[str, Block]:
-    """Dense or diagonal blocks of the parameters the coverage table lists as such.
-
-    For each output vector v and sample n, the row ``v^T J_n`` is added as an outer product (dense)
-    or squared (diagonal).
-    """
-    kinds = {row.name: row.kind for row in table if row.kind in ("dense", "diagonal")}
-    if not kinds:
-        return {}
-    named = dict(run.model.named_parameters())
-    params = {name: named[name].detach() for name in kinds}
-    rows = vmap(grad(_row_function(run.model)), in_dims=(None, 0, 0))
-    totals: dict[str, Tensor] = {}
-    for x, y in data:
-        with torch.no_grad():
-            outputs = check_outputs(run.model(x), len(x))
-        y = run.likelihood.check(outputs, y)
-        for v in run.vectors(run.likelihood, outputs, y, run.generator, run.draws):
-            for name, row in rows(params, x, v).items():
-                flat = row.reshape(len(row), -1)
-                term = flat.T @ flat if kinds[name] == "dense" else flat.square().sum(0)
-                totals[name] = totals[name] + term if name in totals else term
-    return {name: _block(kinds[name], total, params[name]) for name, total in totals.items()}
-
-
-def _block(kind: str, total: Tensor, parameter: Tensor) -> Block:
-    if kind == "dense":
-        return DenseBlock(total, parameter.shape)
-    return DiagonalBlock(total.reshape(parameter.shape))

@@ -1,7 +1,7 @@
 """Likelihoods as the curvature sees them: square-root Hessians, samplers and residuals.
 
 Index letters: ``N`` samples, ``K`` network outputs, ``C`` columns of the square-root Hessian.
-For outputs ``f`` and ``-log p(y | f)``, the Hessian in ``f`` is ``Lambda = S S^T`` with ``S [K, C]``
+For outputs ``f`` the Hessian of ``-log p(y | f)`` in ``f`` is ``Lambda = S S^T`` with ``S [K, C]``
 (Martens 2020, "New insights and perspectives on the natural gradient method", Sec. 9).
 """
 
@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -53,8 +54,10 @@ class Likelihood(ABC):
 
 
 def _rand(shape: torch.Size, generator: torch.Generator, like: Tensor) -> Tensor:
-    # drawn on the generator's device, so that a seed means the same numbers on every device
-    return torch.rand(shape, generator=generator, dtype=torch.float64).to(like)
+    # drawn where the generator lives (the CPU, unless a user brings one), so that a seed means the
+    # same numbers on every device
+    device = generator.device
+    return torch.rand(shape, generator=generator, dtype=torch.float64, device=device).to(like)
 
 
 class Categorical(Likelihood):
@@ -85,7 +88,7 @@ class Categorical(Likelihood):
 
     def log_prob(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Sum of log softmax probabilities of the targets, []."""
-        return -torch.nn.functional.cross_entropy(outputs, targets, reduction="sum")
+        return -F.cross_entropy(outputs, targets, reduction="sum")
 
     def sqrt_hessian(self, outputs: Tensor) -> Tensor:
         """``S = diag(sqrt p) - p sqrt(p)^T``: column c is ``sqrt(p_c) (e_c - p)``, [K, N, K]."""
@@ -96,11 +99,12 @@ class Categorical(Likelihood):
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """Class indices drawn from the softmax, [N]."""
         u = _rand(outputs.shape[:1], generator, outputs)
-        return (outputs.softmax(-1).cumsum(-1) < u.unsqueeze(1)).sum(1).clamp(max=outputs.shape[1] - 1)
+        index = (outputs.softmax(-1).cumsum(-1) <= u.unsqueeze(1)).sum(1)
+        return index.clamp(max=outputs.shape[1] - 1)
 
     def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """``softmax(f) - onehot(y)``, [N, K]."""
-        return outputs.softmax(-1) - torch.nn.functional.one_hot(targets, outputs.shape[1]).to(outputs)
+        return outputs.softmax(-1) - F.one_hot(targets, outputs.shape[1]).to(outputs)
 
     def predict(self, outputs: Tensor) -> Tensor:
         """Class probabilities [N, K]."""
@@ -156,8 +160,9 @@ class Gaussian(Likelihood):
 
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """Targets drawn from the Gaussian, [N, K]."""
-        eps = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs)
-        return outputs + self.noise * eps
+        size, device = outputs.shape, generator.device
+        eps = torch.randn(size, generator=generator, dtype=torch.float64, device=device)
+        return outputs + self.noise * eps.to(outputs)
 
     def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """``(f - y) / sigma^2``, [N, K]."""
@@ -182,12 +187,13 @@ class Bernoulli(Likelihood):
 
     def log_prob(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Sum of Bernoulli log probabilities, []."""
-        return -torch.nn.functional.binary_cross_entropy_with_logits(outputs, targets, reduction="sum")
+        return -F.binary_cross_entropy_with_logits(outputs, targets, reduction="sum")
 
     def sqrt_hessian(self, outputs: Tensor) -> Tensor:
         """``S = diag(sqrt(p (1 - p)))``, [K, N, K]."""
-        p = outputs.sigmoid()
-        return torch.diag_embed((p * (1 - p)).sqrt()).transpose(0, 1)
+        # sigmoid(-f) rather than 1 - p, which rounds to zero long before the curvature does
+        variance = outputs.sigmoid() * (-outputs).sigmoid()
+        return torch.diag_embed(variance.sqrt()).transpose(0, 1)
 
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """Zeros and ones drawn from the Bernoulli, [N, K]."""

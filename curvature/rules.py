@@ -24,9 +24,10 @@ RuleClass = TypeVar("RuleClass", bound=type)
 
 
 class Rule:
-    """How one module's weight acts; the base class states a plain matrix product over the last axis.
+    """How one module's weight acts; the base class states a matrix product over the last axis.
 
-    Subclasses override what differs. A rule object is made for one module and lives for one pass.
+    Subclasses override what differs, and `curvature.testing.assert_rule` checks what they state. A
+    rule object is made for one module and lives for one pass.
 
     Args:
         module: The module the rule speaks for.
@@ -38,13 +39,13 @@ class Rule:
     """Name of the parameter added once per output and position, or None."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module
+        self.module: Any = module
 
-    def inputs(self, module: nn.Module, x: Tensor) -> Tensor:
+    def inputs(self, module: Any, x: Tensor) -> Tensor:
         """The vectors the weight multiplies, [N, R, B, I], from the module's input."""
         return x.reshape(len(x), -1, 1, x.shape[-1])
 
-    def grads(self, module: nn.Module, g: Tensor) -> Tensor:
+    def grads(self, module: Any, g: Tensor) -> Tensor:
         """Gradients of the weight's products, [N, R, B, O], from the module output's gradient."""
         return g.reshape(len(g), -1, 1, g.shape[-1])
 
@@ -122,8 +123,12 @@ def register_rule(*modules: type[nn.Module]) -> Callable[[RuleClass], RuleClass]
 
 
 def rule_for(module: nn.Module) -> Rule | None:
-    """The rule object for a module, or None when none is registered for its exact class."""
-    rule = _RULES.get(type(module))
+    """The rule object for a module, or None when none is registered for what it computes.
+
+    The class must match exactly, and a forward method replaced on the object itself counts as
+    another class.
+    """
+    rule = None if "forward" in vars(module) else _RULES.get(type(module))
     return None if rule is None else rule(module)
 
 
@@ -139,24 +144,23 @@ class ConvRule(Rule):
     Blocks are the groups, positions the output sites (Grosse and Martens 2016).
     """
 
-    def inputs(self, module: nn.Module, x: Tensor) -> Tensor:
+    def inputs(self, module: Any, x: Tensor) -> Tensor:
         """Patches [N, sites, groups, channels per group * kernel size]."""
         patches = unfold(module, x)
-        dims = len(module.kernel_size)  # type: ignore[arg-type]
-        n, c = patches.shape[:2]
-        sites, window = patches.shape[2 : 2 + dims], patches.shape[2 + dims :]
-        grouped = patches.reshape(
-            n, module.groups, c // module.groups, math.prod(sites), math.prod(window)  # type: ignore[operator, arg-type]
-        )
+        n, c, dims = len(x), x.shape[1], x.ndim - 2
+        sites, window = math.prod(patches.shape[2 : 2 + dims]), math.prod(module.kernel_size)
+        grouped = patches.reshape(n, module.groups, c // module.groups, sites, window)
         return grouped.permute(0, 3, 1, 2, 4).flatten(3)
 
-    def grads(self, module: nn.Module, g: Tensor) -> Tensor:
+    def grads(self, module: Any, g: Tensor) -> Tensor:
         """Output gradients [N, sites, groups, channels per group]."""
-        return g.reshape(len(g), module.groups, -1, math.prod(g.shape[2:])).permute(0, 3, 1, 2)  # type: ignore[arg-type]
+        grouped = g.reshape(len(g), module.groups, g.shape[1] // module.groups, -1)
+        return grouped.permute(0, 3, 1, 2)
 
     def to_blocks(self, weight: Tensor) -> Tensor:
         """[C', C/g, *S] as [g, C'/g, C/g * S]; already contiguous in this order."""
-        return weight.reshape(self.module.groups, len(weight) // self.module.groups, -1)  # type: ignore[operator, arg-type]
+        groups: int = self.module.groups
+        return weight.reshape(groups, len(weight) // groups, -1)
 
     def from_blocks(self, blocks: Tensor) -> Tensor:
         """Inverse of `to_blocks`."""
@@ -182,7 +186,15 @@ def unfold(conv: Any, x: Tensor) -> Tensor:
     """Patches [N, C, *sites, *kernel] of a convolution's input, padded as the convolution pads.
 
     The stock curvature libraries build patches with zeros whatever ``padding_mode`` says.
+
+    Raises:
+        ValueError: If the input has no batch axis.
     """
+    if x.ndim != len(conv.kernel_size) + 2:
+        raise ValueError(
+            f"a {type(conv).__name__} was called on {list(x.shape)}; its curvature needs a batch "
+            "axis: [N, C, *sizes]"
+        )
     pads = conv_pads(conv)
     flat = [p for pad in reversed(pads) for p in pad]
     if any(flat):

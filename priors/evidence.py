@@ -1,6 +1,7 @@
 """The Laplace evidence and the effective number of parameters.
 
-    log p(D | delta) ~ log p(D | theta) - 1/2 sum_g [delta_g ||theta_g||^2 + sum log(1 + lambda/delta_g)]
+    log p(D | delta) ~ log p(D | theta)
+                       - 1/2 sum_g [delta_g ||theta_g||^2 + sum_i log(1 + lambda_i / delta_g)]
 
 (paper, Eq. 9, with the prior's normaliser and the determinant combined).
 """
@@ -11,7 +12,7 @@ import math
 
 import torch
 
-from priors.prior import Curvature, Parameters, PathPrior
+from priors.prior import Curvature, Parameters, PathPrior, check_covered
 
 
 def log_evidence(
@@ -28,8 +29,9 @@ def log_evidence(
         prior: The prior.
 
     Raises:
-        KeyError: If a grouped parameter has no curvature.
+        KeyError: If grouped parameters have no curvature; all of them are named.
     """
+    check_covered(curvature, [m for members in prior.groups.values() for m in members])
     total = log_likelihood
     for name, delta in prior.precisions_by_parameter().items():
         lam = curvature[name].eigenvalues.double()
@@ -39,7 +41,12 @@ def log_evidence(
 
 
 def effective_parameters(curvature: Curvature, prior: PathPrior, group: str) -> float:
-    """MacKay's ``gamma = sum lambda / (lambda + delta)`` of one group (paper, App. D.2)."""
+    """MacKay's ``gamma = sum lambda / (lambda + delta)`` of one group (paper, App. D.2).
+
+    Raises:
+        KeyError: For an unknown group, or if parameters of the group have no curvature.
+    """
     delta = prior.group_precision(group)
+    check_covered(curvature, prior.groups[group])
     terms = (curvature[name].eigenvalues.double() for name in prior.groups[group])
     return math.fsum(float((lam / (lam + delta)).sum()) for lam in terms)

@@ -21,10 +21,12 @@ def update_noise(
         step: Fraction of the way in ``log sigma``.
 
     Raises:
-        ValueError: If gamma reaches the number of targets, so that the noise is not determined, or
-            the residuals vanish.
+        ValueError: If gamma reaches the number of targets, so that the noise is not determined, the
+            residuals vanish, or the present noise or the step is not positive.
     """
-    if effective >= n_targets:
+    if not all(math.isfinite(v) and v > 0 for v in (noise, step)):
+        raise ValueError(f"noise is {noise} and step {step}; both must be positive and finite")
+    if not 0 <= effective < n_targets:
         raise ValueError(
             f"{effective:.1f} effective parameters for {n_targets} targets: the noise is not "
             "determined; give a fixed noise or more data"

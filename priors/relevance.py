@@ -24,8 +24,8 @@ from torch import Tensor
 
 BOUNDS = (1e-8, 1e12)
 """Default range of prior precisions that the search considers."""
-_GRID = 61
-_GOLDEN = (math.sqrt(5) - 1) / 2
+_SPACING = 0.75  # of the search grid in log delta; terms of J vary over more than one unit
+_BISECTIONS = 50
 
 
 def profile(log_delta: float, eigenvalues: Tensor, b_squared: Tensor) -> float:
@@ -35,16 +35,24 @@ def profile(log_delta: float, eigenvalues: Tensor, b_squared: Tensor) -> float:
     return 0.5 * float(torch.log1p(eigenvalues / delta).sum() - fit)
 
 
+def _slope(log_delta: float, lam: Tensor, b_sq: Tensor) -> float:
+    """``dJ / d log delta = 1/2 sum [delta b^2 / (lambda + delta) - lambda] / (lambda + delta)``."""
+    delta = math.exp(log_delta)
+    total = lam + delta
+    return 0.5 * float(((delta * b_sq / total - lam) / total).sum())
+
+
 @dataclass(frozen=True)
 class Relevance:
     """Result of the relevance test of one group.
 
     Attributes:
-        ratio: ``sum b^2 / sum lambda``; the group pays locally iff it exceeds one.
+        ratio: ``sum b^2 / sum lambda`` over the directions with curvature; the group pays locally
+            iff it exceeds one.
         gain: ``-min J`` in nats: how much the quadratic model of the evidence prefers the group at
             its best precision to its absence. It ranks groups; it is not a Bayes factor.
         log_precision: ``log delta`` at the minimum; the upper bound when absence is preferred.
-        informative: False when both sums vanish, so that the data say nothing.
+        informative: False when all eigenvalues vanish, so that the data say nothing.
     """
 
     ratio: float
@@ -64,39 +72,55 @@ def relevance(
     """Minimise the profile objective globally over the precision.
 
     Args:
-        eigenvalues: ``lambda`` [P], not negative.
+        eigenvalues: ``lambda`` [P], not negative. Directions in which it is zero are left out: the
+            likelihood does not change along them, whatever an approximate curvature makes of b.
         b_squared: ``b^2`` [P].
         bounds: Smallest and largest precision considered.
 
     Raises:
-        ValueError: If the bounds are not positive and increasing, or the inputs are not finite.
+        ValueError: If the bounds are not positive and increasing, or the two inputs differ in
+            shape, are negative, NaN or infinite.
     """
     low, high = bounds
-    if not 0 < low < high:
+    if not 0 < low < high < math.inf:
         raise ValueError(f"bounds are {bounds}; give 0 < lowest < highest precision")
-    lam, b_sq = eigenvalues.double(), b_squared.double()
-    total, explained = float(lam.sum()), float(b_sq.sum())
-    if not (math.isfinite(total) and math.isfinite(explained)):
-        raise ValueError("eigenvalues or coefficients contain NaN or infinite values")
-    if total <= 0:
-        return Relevance(0.0, 0.0, math.log(high), informative=False)
-    # directions that the data do not touch contribute nothing to J
+    if eigenvalues.shape != b_squared.shape:
+        raise ValueError(
+            f"eigenvalues {list(eigenvalues.shape)} and b_squared {list(b_squared.shape)} differ "
+            "in shape"
+        )
+    lam, b_sq = eigenvalues.detach().double(), b_squared.detach().double()
+    for what, values in (("eigenvalues", lam), ("squared coefficients", b_sq)):
+        if not bool(((values >= 0) & torch.isfinite(values)).all()):
+            raise ValueError(f"the {what} contain negative, NaN or infinite values")
     lam, b_sq = lam[lam > 0], b_sq[lam > 0]
+    if len(lam) == 0:
+        return Relevance(0.0, 0.0, math.log(high), informative=False)
+    ratio = float(b_sq.sum() / lam.sum())
     log_delta, value = _minimum(lam, b_sq, math.log(low), math.log(high))
     if value >= 0:
-        return Relevance(explained / total, 0.0, math.log(high), informative=True)
-    return Relevance(explained / total, -value, log_delta, informative=True)
+        return Relevance(ratio, 0.0, math.log(high), informative=True)
+    return Relevance(ratio, -value, log_delta, informative=True)
 
 
 def _minimum(lam: Tensor, b_sq: Tensor, low: float, high: float) -> tuple[float, float]:
-    """Global minimum of J on a grid, refined by golden-section search: (log delta, J)."""
-    grid = torch.linspace(low, high, _GRID, dtype=torch.float64).tolist()
-    values = [profile(t, lam, b_sq) for t in grid]
-    best = min(range(_GRID), key=values.__getitem__)
-    a, b = grid[max(best - 1, 0)], grid[min(best + 1, _GRID - 1)]
-    while b - a > 1e-9:
-        c, d = b - _GOLDEN * (b - a), a + _GOLDEN * (b - a)
-        a, b = (a, d) if profile(c, lam, b_sq) < profile(d, lam, b_sq) else (c, b)
-    middle = 0.5 * (a + b)
-    refined = profile(middle, lam, b_sq)
-    return (middle, refined) if refined <= values[best] else (grid[best], values[best])
+    """Global minimum of J, (log delta, J): the best of all sign changes of the slope and ends."""
+    points = 2 + math.floor((high - low) / _SPACING)
+    grid = torch.linspace(low, high, points, dtype=torch.float64).tolist()
+    falls = [_slope(t, lam, b_sq) < 0 for t in grid]
+    candidates = [
+        _turning_point(a, b, lam, b_sq)
+        for a, b, falls_a, falls_b in zip(grid, grid[1:], falls, falls[1:], strict=False)
+        if falls_a and not falls_b
+    ]
+    candidates += [low] * (not falls[0]) + [high] * falls[-1]
+    value, best = min((profile(t, lam, b_sq), t) for t in candidates)
+    return best, value
+
+
+def _turning_point(a: float, b: float, lam: Tensor, b_sq: Tensor) -> float:
+    """Where J stops falling between a and b, by bisection of its slope."""
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (a + b)
+        a, b = (middle, b) if _slope(middle, lam, b_sq) < 0 else (a, middle)
+    return 0.5 * (a + b)

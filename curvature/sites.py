@@ -1,0 +1,144 @@
+"""Where curvature is gathered: one site per covered module, with the running factors A and G."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from curvature.blocks import KroneckerBlocks
+from curvature.capture import Call
+from curvature.factor import Factor
+from curvature.passes import batch_first
+from curvature.rules import Rule, rule_for
+
+SHARINGS = ("expand", "reduce")
+
+
+class Site:
+    """Running factors ``A = sum a a^T`` and ``G = sum g g^T`` of one module.
+
+    Args:
+        prefix: Qualified name of the module.
+        rule: The module's rule.
+        wanted: Names of all parameters whose curvature is wanted.
+        sharing: One of `SHARINGS`.
+
+    Attributes:
+        weight: Qualified name of the weight, or None when its curvature is not wanted.
+        bias: The same for the bias.
+    """
+
+    def __init__(self, prefix: str, rule: Rule, wanted: Collection[str], sharing: str) -> None:
+        self.rule, self.sharing = rule, sharing
+        self.weight = _wanted(prefix, rule.weight, wanted)
+        self.bias = _wanted(prefix, rule.bias, wanted)
+        self.called = False
+        self._a: Tensor | None = None
+        self._g: Tensor | None = None
+        self._count = 0
+
+    @property
+    def module(self) -> nn.Module:
+        """The module."""
+        module: nn.Module = self.rule.module
+        return module
+
+    def add_call(self, call: Call, n: int) -> None:
+        """Add the inputs of one call in a batch of n samples, and make room for its gradients."""
+        self.called = True
+        if self.weight is not None:
+            a = self.rule.inputs(self.module, call.inputs)
+            if self.sharing == "reduce":
+                a = batch_first(a, n, self.module).mean(1, keepdim=True)
+            self._a = add_gram(self._a, a)
+        # of the output only the shape matters: a call that gets no gradient counts too
+        rows, positions, blocks, outputs = self._output_vectors(call.outputs, n).shape
+        self._count += rows * positions
+        if self._g is None:
+            self._g = call.outputs.new_zeros(
+                blocks, outputs, outputs, dtype=accumulator_dtype(call.outputs)
+            )
+
+    def add_grads(self, g: Tensor, n: int) -> None:
+        """Add the gradients of one call's output."""
+        self._g = add_gram(self._g, self._output_vectors(g, n))
+
+    def _output_vectors(self, g: Tensor, n: int) -> Tensor:
+        """[N, R, B, O]; summed over positions when weights are shared that way."""
+        g = self.rule.grads(self.module, g)
+        if self.sharing == "reduce":
+            g = batch_first(g, n, self.module).sum(1, keepdim=True)
+        return g
+
+    def blocks(self) -> Iterator[tuple[str, KroneckerBlocks]]:
+        """Name and value object of the weight and the bias; both share the output factor.
+
+        Raises:
+            ValueError: If a factor is not finite.
+        """
+        if self._g is None:
+            return
+        outputs = self._factor(self._g, "gradients")
+        if self.weight is not None and self._a is not None:
+            layout = self.rule.weight_layout()
+            inputs = self._factor(self._a, "inputs")
+            yield self.weight, KroneckerBlocks(inputs, outputs, self._count, layout)
+        if self.bias is not None:
+            layout = self.rule.bias_layout(outputs.blocks)
+            ones = Factor(self._g.new_full((outputs.blocks, 1, 1), float(self._count)))
+            yield self.bias, KroneckerBlocks(ones, outputs, self._count, layout)
+
+    def _factor(self, matrix: Tensor, what: str) -> Factor:
+        if not bool(torch.isfinite(matrix).all()):
+            raise ValueError(
+                f"the {what} at {self.weight or self.bias} are not finite, or their squares "
+                "overflow; scale the data or the weights, or use a wider dtype"
+            )
+        return Factor(matrix)
+
+
+def _wanted(prefix: str, short: str | None, wanted: Collection[str]) -> str | None:
+    name = f"{prefix}.{short}" if prefix else short
+    return name if name in wanted else None
+
+
+def accumulator_dtype(v: Tensor) -> torch.dtype:
+    """At least float32: sums of squares of half-precision numbers overflow."""
+    return torch.promote_types(v.dtype, torch.float32)
+
+
+def add_gram(total: Tensor | None, v: Tensor) -> Tensor:
+    """Add ``sum_{n, r} v v^T`` [B, D, D] of vectors v [N, R, B, D] to a running total."""
+    flat = v.flatten(0, 1).movedim(1, 0).to(accumulator_dtype(v))
+    return flat.mT @ flat if total is None else total.baddbmm_(flat.mT, flat)
+
+
+def sites_of(model: nn.Module, wanted: Collection[str], sharing: str) -> dict[nn.Module, Site]:
+    """One site per module that holds a wanted parameter and has a rule."""
+    sites = {}
+    for prefix, module in model.named_modules():
+        rule = rule_for(module)
+        if rule is not None:
+            site = Site(prefix, rule, wanted, sharing)
+            if site.weight or site.bias:
+                sites[module] = site
+    return sites
+
+
+def blocks_of(sites: Collection[Site]) -> dict[str, KroneckerBlocks]:
+    """Value objects of all sites by parameter name.
+
+    Raises:
+        ValueError: If modules were never called; all of them are named.
+    """
+    idle = [site for site in sites if not site.called]
+    if idle:
+        lines = [f"  {site.weight or site.bias} of {type(site.module).__name__}" for site in idle]
+        raise ValueError(
+            "the forward pass never called the modules of these parameters:\n"
+            + "\n".join(lines)
+            + "\nFreeze them (requires_grad_(False)), or leave them out with only=..."
+        )
+    return dict(pair for site in sites for pair in site.blocks())
