@@ -54,4 +54,4 @@ class BlockLinearRule(curvature.Rule):
 
     def to_blocks(self, weight: Tensor) -> Tensor:
         """The stored weight permuted to [B, O, I]."""
-        return weight.permute(self.module.order)  # type: ignore[arg-type]
+        return weight.permute(self.module.order)

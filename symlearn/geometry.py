@@ -6,10 +6,12 @@ Index letters: ``C`` input channels, ``C'`` output channels, ``S`` input sites, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 Sizes = tuple[int, ...]
 CONVS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
@@ -65,6 +67,11 @@ class Geometry:
         """Number of filter taps."""
         return math.prod(self.kernel_size)
 
+    @property
+    def fan_in(self) -> int:
+        """Inputs of one output of the convolution."""
+        return self.in_channels // self.groups * self.window
+
     @classmethod
     def of(cls, conv: Any, in_size: Sizes, out_size: Sizes) -> Geometry:
         """Read the geometry off a convolution and the sizes it saw."""
@@ -85,22 +92,32 @@ class Geometry:
         """The same window in a strictly shift-equivariant layer."""
         return replace(self, out_size=out_size, circular=True)
 
-    def circular_pads(self) -> list[tuple[int, int]]:
-        """Circular padding (before, after) per axis that yields ``in_size / stride`` sites."""
+    def at_stride_one(self) -> Geometry:
+        """The circular layer that computes all sampling grids of this one at once."""
+        return replace(self, stride=(1,) * len(self.stride), out_size=self.in_size, circular=True)
+
+    def circular_pads(self) -> list[int]:
+        """Circular padding, as `wrap_pad` takes it, that yields ``in_size / stride`` sites.
+
+        The first window starts where the convolution's own padding puts it.
+        """
         pads = []
         for axis, (k, s, d) in enumerate(
             zip(self.kernel_size, self.stride, self.dilation, strict=True)
         ):
-            span = d * (k - 1) + 1
-            total = max(0, span - s)
-            before = span // 2 if isinstance(self.padding, str) else self.padding[axis]
+            span = d * (k - 1)
+            own = {"valid": 0, "same": span // 2}
+            before = own[self.padding] if isinstance(self.padding, str) else self.padding[axis]
+            total = max(0, span + 1 - s)
             pads.append((min(before, total), total - min(before, total)))
-        return pads
+        return [p for pad in reversed(pads) for p in pad]
 
     def build_conv(self) -> nn.Conv1d | nn.Conv2d | nn.Conv3d:
-        """A convolution of this geometry without bias; unpadded when circular (see above)."""
+        """A convolution of this geometry without bias, all zero; unpadded when circular."""
         make: Any = CONVS[len(self.in_size)]
-        conv: nn.Conv1d | nn.Conv2d | nn.Conv3d = make(
+        # skip_init: drawing weights that are overwritten would move the global random state
+        conv: nn.Conv1d | nn.Conv2d | nn.Conv3d = nn.utils.skip_init(
+            make,
             self.in_channels,
             self.out_channels,
             self.kernel_size,
@@ -111,4 +128,25 @@ class Geometry:
             padding_mode="zeros" if self.circular else self.padding_mode,
             bias=False,
         )
+        nn.init.zeros_(conv.weight)
         return conv
+
+
+def wrap_pad(x: Tensor, pads: Sequence[int]) -> Tensor:
+    """Pad circularly, also by more than the map's size (where torch refuses).
+
+    Args:
+        x: Maps [N, C, *size].
+        pads: Sites before and after each axis, last axis first, as `torch.nn.functional.pad`.
+    """
+    if not any(pads):
+        return x
+    sizes = [size for size in reversed(x.shape[2:]) for _ in range(2)]
+    if all(p <= size for p, size in zip(pads, sizes, strict=True)):
+        return F.pad(x, list(pads), mode="circular")
+    for axis, before, after in zip(range(x.ndim - 1, 1, -1), pads[::2], pads[1::2], strict=True):
+        size = x.shape[axis]
+        left, right = -(-before // size), -(-after // size)
+        copies = [left + 1 + right if a == axis else 1 for a in range(x.ndim)]
+        x = x.repeat(copies).narrow(axis, left * size - before, before + size + after)
+    return x

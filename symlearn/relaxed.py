@@ -71,16 +71,17 @@ class RelaxedLayer(nn.Module):
         """The input on the sampling grid of each sample."""
         if self.align is None:
             return x
-        dense = next((p.dense for p in self.paths.values() if isinstance(p, ConvPath)), None)
-        out: Tensor = self.align(x, dense)
+        on = (path for path in self.paths.values() if isinstance(path, ConvPath) and path.enabled)
+        out: Tensor = self.align(x, next((path.dense for path in on), None))
         return out
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, *in] to [N, C', *out]."""
-        if tuple(x.shape[2:]) != self.geometry.in_size:
+        accepted = (self.geometry.in_channels, *self.geometry.in_size)
+        if tuple(x.shape[1:]) != accepted:
             raise ValueError(
-                f"this layer was wrapped for inputs of size {list(self.geometry.in_size)}, got "
-                f"{list(x.shape[2:])}; wrap the model again with an example of this size"
+                f"this layer was wrapped for inputs of shape [N, {', '.join(map(str, accepted))}], "
+                f"got {list(x.shape)}; wrap the model again with an example of this size"
             )
         on = [path for path in self.named_paths().values() if path.enabled]
         aligned = self.aligned(x) if any(path.reads_aligned for path in on) else x

@@ -2,17 +2,13 @@
 
 A stride-2 layer keeps one of several sampling grids. If the grid is fixed, a shifted image is seen
 on another grid and equivariance is lost; if every sample chooses its own grid by a rule that moves
-with the image, equivariance is exact. The rule here reads the position of the image's energy from
-its lowest spatial frequency, once, at the network's input, so that all layers and all paths agree:
+with the image, equivariance is exact. The rule here reads the position q of the image once, at the
+network's input (`symlearn.position`), so that all layers and all paths agree: a layer of stride s
+after a total stride of m samples the grid ``(q // m) mod s``. Shifting the image by t adds t to q,
+and shifts the map after the layer by the difference of ``q // (m s)``.
 
-    e   = sum over channels of (x - mean x)^2           energy
-    z_k = sum_i e_i exp(2 pi i k i / H)                 k-th harmonic of its marginal on one axis
-    c   = H / (2 pi k) arg z_k                          position, with k = 1 unless z_1 vanishes
-    q   = floor(c + offset)                             integer position: shifts by t add t to q
-
-A layer of stride s after a total stride of m samples the grid ``(q // m) mod s``. Choosing the
-component of largest norm instead (Chaman and Dokmanic 2021; the paper's App. F.2) is exact too, but
-spreads each class over many misaligned grids, and generalises worse.
+Choosing the component of largest norm instead (Chaman and Dokmanic 2021; the paper's App. F.2) is
+exact too, but spreads each class over many misaligned grids, and generalises worse.
 """
 
 from __future__ import annotations
@@ -20,12 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_VANISHES = 1e-6
-_POWERS = (1, 2, 3)
+from symlearn.geometry import wrap_pad
+from symlearn.position import centroid, locate
+
 PHASES = ("centroid", "polyphase")
 
 
@@ -48,43 +46,9 @@ class Circular:
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
             raise ValueError(f"unknown phase rule {self.phase!r}; choose one of {list(PHASES)}")
-        if not 0 <= self.dither <= 0.5:
-            raise ValueError(f"dither is {self.dither}; give a number of pixels in [0, 0.5]")
-
-
-def position(x: Tensor) -> Tensor:
-    """Position of the image's energy on each spatial axis, in pixels, [N, axes] (float64).
-
-    Where the first harmonic vanishes (two equal objects half a period apart, periodic textures)
-    powers of the energy and higher harmonics are tried in turn; a constant image has position 0.
-
-    Args:
-        x: Images [N, C, *size].
-    """
-    x = x.double()
-    axes = tuple(range(2, x.ndim))
-    energy = (x - x.mean(axes, keepdim=True)).square().sum(1)
-    energy = energy / energy.amax(tuple(range(1, energy.ndim)), keepdim=True).clamp(min=1e-300)
-    return torch.stack([_axis_position(energy, a) for a in range(1, energy.ndim)], dim=1)
-
-
-def _axis_position(energy: Tensor, axis: int) -> Tensor:
-    size = energy.shape[axis]
-    others = tuple(a for a in range(1, energy.ndim) if a != axis)
-    index = torch.arange(size, dtype=energy.dtype, device=energy.device)
-    result = torch.zeros(len(energy), dtype=energy.dtype, device=energy.device)
-    settled = torch.zeros(len(energy), dtype=torch.bool, device=energy.device)
-    for k in (2**j for j in range(max(1, int(math.log2(size))))):
-        angle = 2 * math.pi * k * index / size
-        for power in _POWERS:
-            marginal = energy**power
-            marginal = marginal.sum(others) if others else marginal
-            real, imag = (marginal * angle.cos()).sum(1), (marginal * angle.sin()).sum(1)
-            present = torch.hypot(real, imag) > _VANISHES * marginal.sum(1)
-            here = torch.atan2(imag, real) * size / (2 * math.pi * k)
-            result = torch.where(present & ~settled, here, result)
-            settled = settled | present
-    return result
+        number = isinstance(self.dither, (int, float)) and not isinstance(self.dither, bool)
+        if not (number and 0 <= self.dither <= 0.5):
+            raise ValueError(f"dither is {self.dither!r}; give a number of pixels in [0, 0.5]")
 
 
 class PhaseReference(nn.Module):
@@ -104,9 +68,15 @@ class PhaseReference(nn.Module):
     def __init__(self, size: tuple[int, ...], dither: float) -> None:
         super().__init__()
         self.size, self.dither = size, dither
-        self.register_buffer("offset", torch.zeros(len(size), dtype=torch.float64))
+        # one half puts images centred on a pixel in the middle of theirs
+        self.register_buffer("offset", torch.full((len(size),), 0.5, dtype=torch.float64))
         self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
         self._position: Tensor | None = None
+
+    def attach(self, root: nn.Module) -> None:
+        """Let a network decide the grid before each of its forward passes."""
+        root.register_forward_pre_hook(self.decide, with_kwargs=True)
+        root.register_forward_hook(self.forget, always_call=True)
 
     def calibrate(self, x: Tensor) -> None:
         """Put the mean position of the images in the middle of a pixel, far from decision edges.
@@ -114,30 +84,31 @@ class PhaseReference(nn.Module):
         Args:
             x: Images of the training set, [N, C, *size].
         """
-        angle = 2 * math.pi * position(x)
-        mean = torch.atan2(angle.sin().mean(0), angle.cos().mean(0)) / (2 * math.pi)
+        where, defined = centroid(x)
+        turns = torch.polar(defined.to(where), 2 * math.pi * where).sum(0)
+        mean = torch.where(turns.abs() > 0, turns.angle() / (2 * math.pi), 0.0)
         self.offset.copy_(0.5 - mean)
         self.calibrated.fill_(True)
 
-    def decide(self, root: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def decide(self, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook of the network's root.
 
         Raises:
             ValueError: If the images have another size than the network was wrapped for.
         """
-        x = args[0]
+        x = args[0] if args else next(iter(kwargs.values()))
         if tuple(x.shape[2:]) != self.size:
             raise ValueError(
                 f"the network was wrapped for images of size {list(self.size)}, got "
                 f"{list(x.shape[2:])}; wrap it again with an example of this size"
             )
-        where = position(x.detach()) + self.offset.to(x.device)
+        offset = self.offset.to(x.device, torch.float64)
         if self.training and self.dither:
-            where = where + (2 * torch.rand_like(where) - 1) * self.dither
-        size = torch.tensor(self.size, device=x.device)
-        self._position = where.floor().long() % size
+            noise = torch.rand(len(x), len(self.size), dtype=torch.float64, device=x.device)
+            offset = offset + (2 * noise - 1) * self.dither
+        self._position = locate(x.detach(), offset)
 
-    def forget(self, root: nn.Module, args: tuple[Tensor, ...], output: object) -> None:
+    def forget(self, root: nn.Module, args: tuple[Any, ...], output: object) -> None:
         """Forward hook of the network's root."""
         self._position = None
 
@@ -152,8 +123,8 @@ class PhaseReference(nn.Module):
                 "the sampling grid is decided at the network's input; call the wrapped network, "
                 "not one of its parts"
             )
-        here = self._position
-        return here // here.new_tensor(passed) % here.new_tensor(stride)
+        done, steps = (torch.tensor(v, device=self._position.device) for v in (passed, stride))
+        return self._position // done % steps
 
 
 def roll_each(x: Tensor, phase: Tensor, stride: tuple[int, ...]) -> Tensor:
@@ -169,19 +140,27 @@ def roll_each(x: Tensor, phase: Tensor, stride: tuple[int, ...]) -> Tensor:
 
 
 def loudest_phase(y: Tensor, stride: tuple[int, ...]) -> Tensor:
-    """Phase [N, axes] of the polyphase component of ``y [N, C, *size]`` with largest max-norm."""
+    """Phase [N, axes] of the polyphase component of ``y [N, C, *size]`` with largest max-norm.
+
+    Equal norms are common (flat areas, binary images); the first in memory would not move with the
+    map, so of equal components the one next after the map's position is taken.
+    """
+    y = y.detach()
     shape: list[int] = [len(y), y.shape[1]]
     for size, step in zip(y.shape[2:], stride, strict=True):
         shape += [size // step, step]
     kept = [0, *range(3, len(shape), 2)]
     others = [axis for axis in range(len(shape)) if axis not in kept]
-    norms = y.detach().abs().reshape(shape).amax(others)
-    best = norms.flatten(1).argmax(1)
-    phases = []
-    for step in reversed(stride):
-        phases.append(best % step)
-        best = best // step
-    return torch.stack(phases[::-1], dim=1)
+    norms = y.abs().reshape(shape).amax(others).flatten(1)
+    tied = norms >= norms.amax(1, keepdim=True) * (1 - torch.finfo(y.dtype).eps ** 0.5)
+    grids = torch.cartesian_prod(*[torch.arange(s, device=y.device) for s in stride])
+    grids = grids.reshape(-1, len(stride))
+    steps = torch.tensor(stride, device=y.device)
+    later = (grids - locate(y)[:, None]) % steps  # [N, grids, axes]
+    rank = later[..., 0]
+    for axis in range(1, len(stride)):
+        rank = rank * stride[axis] + later[..., axis]
+    return grids[torch.where(tied, rank, math.prod(stride)).argmin(1)]
 
 
 class Align(nn.Module):
@@ -189,7 +168,8 @@ class Align(nn.Module):
 
     Args:
         stride: Stride of the operation per axis.
-        passed: Total stride before it per axis.
+        passed: Total stride before it per axis; empty if that differs between calls and is to be
+            read off the input's size (a pool used at several places).
         reference: The network's phase reference, or None to choose the loudest component here.
     """
 
@@ -209,10 +189,12 @@ class Align(nn.Module):
         """
         if all(step == 1 for step in self.stride):
             return x
-        if self.reference is not None:
-            phase = self.reference.phase(self.passed, self.stride)
-        else:
+        if self.reference is None:
             phase = loudest_phase(x if dense is None else dense(x), self.stride)
+        else:
+            sizes = zip(self.reference.size, x.shape[2:], strict=True)
+            passed = self.passed or tuple(whole // mine for whole, mine in sizes)
+            phase = self.reference.phase(passed, self.stride)
         return roll_each(x, phase, self.stride)
 
 
@@ -231,8 +213,5 @@ class CircularPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, *size] to [N, C, *size/stride]."""
-        x = self.align(x)
-        if any(self.pads):
-            x = nn.functional.pad(x, self.pads, mode="circular")
-        out: Tensor = self.pool(x)
+        out: Tensor = self.pool(wrap_pad(self.align(x), self.pads))
         return out

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import copy
-import fnmatch
-import math
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 import curvature
-from symlearn.geometry import CONVS, Geometry
+from symlearn.circular import as_circular, check_moves, circular_pool, observe_circular
+from symlearn.geometry import Geometry
+from symlearn.observe import CONV_TYPES, Site, count_calls, observe_convs
 from symlearn.paths import PathSpec, as_specs
 from symlearn.paths.conv import Conv
 from symlearn.relaxed import RelaxedLayer, relaxed_layers
-from symlearn.subsample import Align, Circular, CircularPool, PhaseReference
+from symlearn.select import Selection, check_memory, check_replaceable, select
+from symlearn.subsample import Align, Circular, PhaseReference
 
-Selection: TypeAlias = "str | Iterable[str] | Callable[[str, nn.Module], bool] | None"
-BOUNDARIES = ("keep", "circular")
+__all__ = ["INITS", "TIES", "Selection", "WrapInfo", "prior_groups", "wrap"]
+
 TIES = ("path", "tensor")
 INITS = ("keep", "fresh")
-_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
-_CONV_TYPES = tuple(CONVS.values())
 
 
 @dataclass(frozen=True)
@@ -35,17 +34,6 @@ class WrapInfo:
     boundary: str | Circular
     tie: str
     seed: int
-
-
-@dataclass(frozen=True)
-class _Site:
-    """A convolution or pool that ran on the example: where it is and what shapes it saw."""
-
-    name: str
-    module: nn.Module
-    geometry: Geometry | None
-    in_size: tuple[int, ...]
-    out_size: tuple[int, ...]
 
 
 def wrap(
@@ -62,9 +50,10 @@ def wrap(
 ) -> nn.Module:
     """Replace the convolutions of a network by relaxed layers; the given model is left alone.
 
-    The pretrained weights go into the first path that can hold them (``conv`` copies the filters,
-    ``fc`` unrolls them); all other paths start at zero contribution, so the returned network
-    computes the same function.
+    The pretrained weights go into the strict path (``conv`` copies the filters), or else into the
+    first that can hold them (``fc`` unrolls them); all other paths start at zero contribution, so
+    the returned network computes the same function. All weights of relaxed layers are learnable,
+    also where the convolution was frozen (with a warning): leave such layers out to keep them.
 
     Args:
         model: A network with `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d` layers.
@@ -72,23 +61,25 @@ def wrap(
             relaxed layers are made for its size.
         paths: Path names or path objects with options, such as ``("conv", FFC())``.
         layers: Which convolutions to relax: a name pattern or several (shell wildcards), a
-            predicate ``(name, module) -> bool``, or None for all.
-        boundary: "keep", or "circular" (or `Circular` with options) to make the network strictly
-            shift-equivariant as well: circular padding, and subsampling on a grid that moves with
-            each image in place of strides and pools. This changes the function.
+            predicate ``(name, module) -> bool``, or None for all that run on the example.
+        boundary: "keep", or "circular" (or `Circular` with options) to make the strict paths, all
+            other convolutions and the pools exactly shift-equivariant: circular padding, maps of
+            size in / stride, and subsampling on a grid that moves with each image. This changes
+            the function. The outputs are invariant if the head pools over all positions.
         tie: "path" for one prior precision per path, "tensor" for one per weight tensor.
         seed: Seed of the random weights in paths that contribute nothing yet.
         init: "keep" the function, or "fresh" random weights in all paths (for baselines without a
             path that could hold the pretrained weights).
-        memory_limit_gib: Refuse paths whose weights and curvature factors would need more.
+        memory_limit_gib: Refuse paths whose weights and curvature factors need more in all.
 
     Returns:
         The relaxed network, in the mode (train or eval) of the given one.
 
     Raises:
         ValueError: If the model is wrapped already, has no convolution to relax, a name does not
-            exist, the example does not fit, a layer runs on several sizes, no path can hold a
-            pretrained weight, or a path would not fit in memory; all such layers are named.
+            exist, the example does not fit, a convolution cannot be replaced without loss, no path
+            can hold a pretrained weight, or the paths would not fit in memory; all such layers are
+            named.
         TypeError: If the model or the example is of the wrong kind.
 
     Example:
@@ -99,35 +90,27 @@ def wrap(
         >>> bool(torch.equal(relaxed(x), cnn(x)))
         True
     """
-    specs = as_specs(paths)
-    options = _boundary(boundary)
+    specs, options = as_specs(paths), as_circular(boundary)
     _check_call(model, example_input, tie, init)
-    relaxed = copy.deepcopy(model)
-    size = tuple(example_input.shape[2:])
-    sites = _observe(relaxed, example_input)
-    chosen = {site.name for site in _select(sites, layers)}
-    _check_memory([site for site in sites if site.name in chosen], specs, memory_limit_gib)
-    reference = None
-    if options is not None:
-        if options.phase == "centroid":
-            reference = PhaseReference(size, options.dither)
-            relaxed.register_forward_pre_hook(reference.decide)
-            relaxed.register_forward_hook(reference.forget, always_call=True)
-        sites = [_circular_site(site) for site in sites]
-        _replace_pools(relaxed, sites, size, reference)
-    build = _Builder(relaxed, size, reference, init, torch.Generator().manual_seed(seed))
-    stuck = [s.name for s in sites if s.name in chosen and not build.relax(s, specs)]
-    if stuck:
-        raise ValueError(
-            f"none of the paths {[s.name for s in specs]} can hold the pretrained weights of "
-            f"{stuck}; add 'conv' (or 'fc' with boundary='keep'), or pass init='fresh'"
-        )
-    if options is not None:
-        for site in sites:
-            if site.geometry is not None and site.name not in chosen:
-                build.relax(site, (Conv(),))
+    relaxed = _copied(model)
+    sites = observe_convs(relaxed, example_input)
+    chosen = select(sites, layers)
+    _warn_frozen([site for site in sites if site.name in chosen])
+    if options is None:
+        sites = [site for site in sites if site.name in chosen]
+    else:
+        sites = observe_circular(relaxed, example_input)
+    convs = [site for site in sites if isinstance(site.module, CONV_TYPES)]
+    check_replaceable(relaxed, convs)
+    check_memory([site for site in convs if site.name in chosen], specs, memory_limit_gib)
+    image = tuple(example_input.shape[2:])
+    surgeon = _Surgeon(relaxed, image, options, torch.Generator().manual_seed(seed), init)
+    surgeon.relax_all(convs, chosen, specs)
+    surgeon.replace_pools([site for site in sites if site not in convs])
     relaxed.symlearn_wrap = WrapInfo(specs, boundary, tie, seed)  # type: ignore[assignment]
-    _check_forward(relaxed, example_input, options)
+    _check_runs(relaxed, example_input)
+    if options is not None:
+        check_moves(relaxed, example_input)
     return relaxed
 
 
@@ -135,8 +118,8 @@ def prior_groups(model: nn.Module) -> dict[str, list[str]]:
     """Parameter groups that share one prior precision, by group name.
 
     Each path of a relaxed layer is a group (or each of its tensors, as wrapped with
-    ``tie="tensor"``), as is the weight of each other layer and each bias. Frozen parameters and
-    those of normalisation layers have no prior.
+    ``tie="tensor"``), as is the weight of each other layer and each bias. Outside of paths, frozen
+    parameters and those of normalisation layers have no prior.
     """
     info = getattr(model, "symlearn_wrap", None)
     tie = info.tie if isinstance(info, WrapInfo) else "path"
@@ -157,16 +140,6 @@ def prior_groups(model: nn.Module) -> dict[str, list[str]]:
     return groups
 
 
-def _boundary(boundary: str | Circular) -> Circular | None:
-    if isinstance(boundary, Circular):
-        return boundary
-    if boundary not in BOUNDARIES:
-        raise ValueError(
-            f"unknown boundary {boundary!r}; choose one of {list(BOUNDARIES)} or a Circular object"
-        )
-    return Circular() if boundary == "circular" else None
-
-
 def _check_call(model: object, example: object, tie: str, init: str) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"wrap takes a torch.nn.Module, got {type(model).__name__}")
@@ -178,7 +151,7 @@ def _check_call(model: object, example: object, tie: str, init: str) -> None:
         raise ValueError(f"unknown init {init!r}; choose one of {list(INITS)}")
     if relaxed_layers(model):
         raise ValueError("the model is wrapped already; wrap the plain network once")
-    if not any(type(m) in _CONV_TYPES for m in model.modules()):
+    if not any(type(m) in CONV_TYPES for m in model.modules()):
         raise ValueError("the model has no nn.Conv1d, nn.Conv2d or nn.Conv3d layer to relax")
     devices = {p.device for p in model.parameters()}
     if len(devices) == 1 and example.device not in devices:
@@ -187,215 +160,123 @@ def _check_call(model: object, example: object, tie: str, init: str) -> None:
         )
 
 
-def _observe(model: nn.Module, example: Tensor) -> list[_Site]:
-    """Run the example and note the sizes that convolutions and pools see."""
-    kinds = (*_CONV_TYPES, *_POOLS, *_ADAPTIVE)
-    watched = {m: n for n, m in model.named_modules() if type(m) in kinds}
-    seen: dict[nn.Module, set[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
+def _warn_frozen(sites: Sequence[Site]) -> None:
+    frozen = [s.name for s in sites if not any(p.requires_grad for p in s.module.parameters())]
+    if frozen:
+        warnings.warn(
+            f"the convolutions {frozen} are frozen; relaxed layers learn their weights. Leave them "
+            "out with layers=... to keep them as they are",
+            stacklevel=3,
+        )
 
-    def note(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-        seen.setdefault(module, set()).add((tuple(args[0].shape[1:]), tuple(out.shape[1:])))
 
-    handles = [module.register_forward_hook(note) for module in watched]
+def _copied(model: nn.Module) -> nn.Module:
     try:
-        with torch.no_grad(), curvature.evaluating(model):
-            model(example)
-    except Exception as error:
-        raise ValueError(
-            f"the model does not accept example_input of shape {list(example.shape)} "
-            f"({example.dtype}): {error}"
-        ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
-    several = [watched[m] for m, shapes in seen.items() if len(shapes) > 1]
-    if several:
-        raise ValueError(
-            f"these layers run on several input sizes in one forward pass: {several}; "
-            "leave them out with layers=..."
-        )
-    return [_site(name, m, *seen[m].copy().pop()) for m, name in watched.items() if m in seen]
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"the model cannot be copied (copy.deepcopy): {error}") from error
 
 
-def _site(
-    name: str, module: nn.Module, in_shape: tuple[int, ...], out_shape: tuple[int, ...]
-) -> _Site:
-    geometry = None
-    if type(module) in _CONV_TYPES:
-        geometry = Geometry.of(module, in_shape[1:], out_shape[1:])
-    return _Site(name, module, geometry, in_shape[1:], out_shape[1:])
-
-
-def _select(sites: Sequence[_Site], layers: Selection) -> list[_Site]:
-    convs = [site for site in sites if site.geometry is not None]
-    names = [site.name for site in convs]
-    if layers is None:
-        picked = convs
-    elif callable(layers):
-        picked = [site for site in convs if layers(site.name, site.module)]
-    else:
-        patterns = [layers] if isinstance(layers, str) else list(layers)
-        idle = [p for p in patterns if not fnmatch.filter(names, p)]
-        if idle:
-            raise ValueError(f"no convolution is named {idle}; the convolutions are {names}")
-        picked = [s for s in convs if any(fnmatch.fnmatchcase(s.name, p) for p in patterns)]
-    if not picked:
-        raise ValueError(f"no convolution is selected; those that ran are {names}")
-    return picked
-
-
-def _check_memory(sites: Sequence[_Site], specs: Sequence[PathSpec], limit_gib: float) -> None:
-    """Predict weights (with gradient and optimiser moments) and curvature factors, before building."""
-    too_big = []
-    for site in sites:
-        for spec in specs:
-            if site.geometry is not None:
-                # weights: value, gradient, two moments, average; factors: matrix and eigenvectors
-                numbers = 5 * spec.n_params(site.geometry) + 2 * spec.factor_elements(site.geometry)
-                gib = 4 * numbers / 2**30
-                if gib > limit_gib:
-                    too_big.append(f"{site.name}: path {spec.name!r} needs {gib:.1f} GiB")
-    if too_big:
-        raise ValueError(
-            f"paths that would not fit in memory_limit_gib={limit_gib:g}:\n  "
-            + "\n  ".join(too_big)
-            + "\nSelect later layers with layers=..., use 'ffc' in place of 'fc', or raise the limit."
-        )
-
-
-def _circular_site(site: _Site) -> _Site:
-    """The site with output size ``in_size / stride``.
-
-    Raises:
-        ValueError: If a stride does not divide the size.
-    """
-    stride = _stride_of(site)
-    if any(size % step for size, step in zip(site.in_size, stride, strict=True)):
-        raise ValueError(
-            f"boundary='circular' needs strides that divide the map: {site.name} has stride "
-            f"{list(stride)} on {list(site.in_size)}"
-        )
-    out_size = tuple(size // step for size, step in zip(site.in_size, stride, strict=True))
-    if site.geometry is None:
-        return _Site(site.name, site.module, None, site.in_size, out_size)
-    return _Site(
-        site.name, site.module, site.geometry.as_circular(out_size), site.in_size, out_size
-    )
-
-
-_ADAPTIVE: dict[type[nn.Module], Any] = {
-    nn.AdaptiveAvgPool1d: nn.AvgPool1d,
-    nn.AdaptiveAvgPool2d: nn.AvgPool2d,
-    nn.AdaptiveAvgPool3d: nn.AvgPool3d,
-    nn.AdaptiveMaxPool1d: nn.MaxPool1d,
-    nn.AdaptiveMaxPool2d: nn.MaxPool2d,
-    nn.AdaptiveMaxPool3d: nn.MaxPool3d,
-}
-
-
-def _per_axis(value: Any, axes: int) -> tuple[int, ...]:
-    return tuple(value) if isinstance(value, (tuple, list)) else (int(value),) * axes
-
-
-def _stride_of(site: _Site) -> tuple[int, ...]:
-    axes = len(site.in_size)
-    if type(site.module) in _ADAPTIVE:
-        # an adaptive pool with windows of equal size is a plain pool of that size
-        return tuple(i // o for i, o in zip(site.in_size, site.out_size, strict=True))
-    return _per_axis(site.module.stride, axes)
-
-
-def _passed(size: tuple[int, ...], in_size: tuple[int, ...], name: str) -> tuple[int, ...]:
-    if any(s % i for s, i in zip(size, in_size, strict=True)):
-        raise ValueError(
-            f"boundary='circular' needs maps that divide the image: {name} sees {list(in_size)} of "
-            f"{list(size)}"
-        )
-    return tuple(s // i for s, i in zip(size, in_size, strict=True))
-
-
-def _replace_pools(
-    model: nn.Module,
-    sites: Sequence[_Site],
-    size: tuple[int, ...],
-    reference: PhaseReference | None,
-) -> None:
-    """Put pools on each sample's own grid; size-one outputs pool over everything already."""
-    for site in sites:
-        if site.geometry is not None or math.prod(site.out_size) == 1:
-            continue
-        axes, pool = len(site.in_size), site.module
-        stride = _stride_of(site)
-        if type(pool) in _ADAPTIVE:
-            window, before = stride, (0,) * axes
-        else:
-            window = _per_axis(pool.kernel_size, axes)
-            before = _per_axis(pool.padding, axes)
-        total = [max(0, w - s) for w, s in zip(window, stride, strict=True)]
-        pads = [(min(b, t), t - min(b, t)) for b, t in zip(before, total, strict=True)]
-        plain = _ADAPTIVE.get(type(pool), type(pool))(window, stride)
-        align = Align(stride, _passed(size, site.in_size, site.name), reference)
-        flat = [p for pad in reversed(pads) for p in pad]
-        _put(model, site.name, CircularPool(plain, align, flat))
-
-
-@dataclass(frozen=True)
-class _Builder:
-    """Puts relaxed layers into a model."""
+@dataclass
+class _Surgeon:
+    """Puts relaxed layers and circular pools into a model."""
 
     model: nn.Module
-    size: tuple[int, ...]
-    reference: PhaseReference | None
-    init: str
+    image: tuple[int, ...]
+    options: Circular | None
     generator: torch.Generator
+    init: str
 
-    def relax(self, site: _Site, specs: Sequence[PathSpec]) -> bool:
-        """Replace one convolution; False if no path can hold its weights."""
-        conv: Any = site.module
-        geometry = site.geometry
-        if geometry is None:
-            raise TypeError(f"{site.name} is not a convolution")
-        align = None
-        if geometry.circular:
-            passed = _passed(self.size, geometry.in_size, site.name)
-            align = Align(geometry.stride, passed, self.reference)
-        layer = RelaxedLayer(geometry, specs, conv.bias is not None, align).to(conv.weight)
-        layer.train(conv.training)
-        _put(self.model, site.name, layer)
-        if self.init == "fresh":
-            layer.reset_parameters(self.generator)
-            return True
-        return self._adopt(layer, conv)
+    def __post_init__(self) -> None:
+        self.reference: PhaseReference | None = None
+        if self.options is not None and self.options.phase == "centroid":
+            self.reference = PhaseReference(self.image, self.options.dither)
+            self.reference.attach(self.model)
+            self.reference.train(self.model.training)
 
-    def _adopt(self, layer: RelaxedLayer, conv: Any) -> bool:
-        held = False
-        for path in layer.named_paths().values():
-            if not held and path.adopt(conv):
-                held = True
-            else:
-                path.start_at_zero(self.generator)
-        if layer.bias is not None:
-            with torch.no_grad():
-                layer.bias.copy_(conv.bias)
-        return held
+    def relax_all(
+        self, convs: Sequence[Site], chosen: Sequence[str], specs: Sequence[PathSpec]
+    ) -> None:
+        """Replace the chosen convolutions by sums of paths, the others by a circular convolution.
+
+        Raises:
+            ValueError: If no path can hold the weights of a layer; all such layers are named.
+        """
+        stuck = []
+        for conv in convs:
+            relaxed = conv.name in chosen
+            layer = self._layer(conv, specs if relaxed else (Conv(),))
+            if relaxed and self.init == "fresh":
+                layer.reset_parameters(self.generator)
+            elif not _adopt(layer, conv.module, self.generator):
+                stuck.append(conv.name)
+            if not relaxed:
+                _keep_frozen(layer, conv.module)
+            _put(self.model, conv.module, layer)
+        if stuck:
+            raise ValueError(
+                f"none of the paths {[s.name for s in specs]} can hold the pretrained weights of "
+                f"{stuck}; add 'conv' (or 'fc' with boundary='keep'), or pass init='fresh'"
+            )
+
+    def _layer(self, site: Site, specs: Sequence[PathSpec]) -> RelaxedLayer:
+        conv, geometry = site.module, site.geometry
+        if self.options is not None:
+            geometry = geometry.as_circular(site.out_size)
+        layer = RelaxedLayer(geometry, specs, conv.bias is not None)
+        layer.to(conv.get_parameter("weight"))
+        if self.options is not None:
+            layer.align = self._align(geometry)
+        return layer.train(conv.training)
+
+    def _align(self, geometry: Geometry) -> Align:
+        passed = tuple(w // s for w, s in zip(self.image, geometry.in_size, strict=True))
+        return Align(geometry.stride, passed, self.reference)
+
+    def replace_pools(self, pools: Sequence[Site]) -> None:
+        """Put pools on each sample's own grid."""
+        for pool in pools:
+            _put(self.model, pool.module, circular_pool(pool, self.reference, self.image))
 
 
-def _put(model: nn.Module, name: str, module: nn.Module) -> None:
+def _adopt(layer: RelaxedLayer, conv: nn.Module, generator: torch.Generator) -> bool:
+    """Put a convolution's weights into a strict path, or else the first that can hold them."""
+    order = sorted(layer.named_paths().values(), key=lambda path: not path.reads_aligned)
+    held = False
+    for path in order:
+        if not held and path.adopt(conv):
+            held = True
+        else:
+            path.start_at_zero(generator)
+    if layer.bias is not None:
+        with torch.no_grad():
+            layer.bias.copy_(conv.get_parameter("bias"))
+    return held
+
+
+def _keep_frozen(layer: RelaxedLayer, conv: nn.Module) -> None:
+    layer.path("conv").requires_grad_(conv.get_parameter("weight").requires_grad)
+    if layer.bias is not None:
+        layer.bias.requires_grad_(conv.get_parameter("bias").requires_grad)
+
+
+def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     """Replace a submodule wherever the model refers to it."""
-    old = model.get_submodule(name)
     for parent in model.modules():
         for key, child in list(parent._modules.items()):
             if child is old:
-                parent._modules[key] = module
+                parent._modules[key] = new
 
 
-def _check_forward(model: nn.Module, example: Tensor, options: Circular | None) -> None:
+def _check_runs(model: nn.Module, example: Tensor) -> None:
+    """Check that the relaxed model runs, and calls every relaxed layer."""
     try:
-        with torch.no_grad(), curvature.evaluating(model):
-            model(example)
-    except (RuntimeError, ValueError) as error:
+        counts = count_calls(model, relaxed_layers(model), example)
+    except Exception as error:
+        raise ValueError(f"the relaxed model does not run on the example: {error}") from error
+    idle = [name for name, count in counts.items() if not count]
+    if idle:
         raise ValueError(
-            "the relaxed model does not run on the example"
-            + ("; circular maps have size in/stride, which may not suit a later layer" if options else "")
-            + f": {error}"
-        ) from error
+            f"the model holds on to the convolutions {idle} outside of its submodules (a list or "
+            "dict of layers?), so that they cannot be replaced; leave them out with layers=..."
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from symlearn.paths.base import Path, PathSpec
 from symlearn.paths.conv import Conv, ConvPath
@@ -19,7 +20,9 @@ def as_specs(paths: str | PathSpec | Iterable[str | PathSpec]) -> tuple[PathSpec
         ValueError: For an unknown name (the names are listed), a repeated path, or none at all.
         TypeError: For something that is neither a name nor a path object.
     """
-    given = (paths,) if isinstance(paths, (str, PathSpec)) else tuple(paths)
+    given: tuple[Any, ...] = (paths,)
+    if isinstance(paths, Iterable) and not isinstance(paths, str):
+        given = tuple(paths)
     unknown = [p for p in given if isinstance(p, str) and p not in PATHS]
     if unknown:
         raise ValueError(f"unknown paths {unknown}; the paths are {sorted(PATHS)}")

@@ -19,9 +19,9 @@ from symlearn.geometry import Geometry
 class Path(nn.Module, ABC):
     """A linear map from [N, C, *in] to [N, C', *out] with its own weights and no bias.
 
-    A path that is not `enabled` is not computed; its weights are zero and frozen, and the fit may
-    bring it back. Subclasses state their map, their initialisation and how they are tested for
-    relevance while absent.
+    A new path has zero weights. A path that is not `enabled` is not computed; its weights are zero
+    and frozen, and the fit may bring it back. Subclasses state their map, their initialisation and
+    how they are tested for relevance while absent.
 
     Args:
         geometry: Shapes of the layer.
@@ -51,7 +51,7 @@ class Path(nn.Module, ABC):
         """Set weights so that the path contributes nothing, yet gradients can reach it."""
 
     @abstractmethod
-    def tested(self) -> nn.Parameter:
+    def tested(self) -> Tensor:
         """The weight whose relevance is tested, at zero, while the path is absent."""
 
     @abstractmethod
@@ -80,6 +80,13 @@ class Path(nn.Module, ABC):
         """Whether `propose` uses its arguments."""
         return False
 
+    @staticmethod
+    def set_along(weight: Tensor, descent: Tensor, std: float) -> None:
+        """Set a weight to a direction, with the root mean square ``std``."""
+        scale = std * descent.numel() ** 0.5 / descent.norm().clamp(min=1e-30)
+        with torch.no_grad():
+            weight.copy_(descent * scale)
+
     def contributes(self) -> bool:
         """Whether the path can change the output: no factor is identically zero."""
         return all(bool(p.detach().any()) for p in self.parameters())
@@ -107,7 +114,7 @@ class PathSpec(ABC):
 
     @abstractmethod
     def build(self, geometry: Geometry) -> Path:
-        """Make the path for one layer."""
+        """Make the path for one layer, with zero weights."""
 
     @abstractmethod
     def n_params(self, geometry: Geometry) -> int:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from symlearn.geometry import Geometry
+from symlearn.geometry import Geometry, wrap_pad
 from symlearn.paths.base import Path, PathSpec, he_std, normal_
+
+_CONVOLVE: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 class ConvPath(Path):
@@ -25,38 +27,33 @@ class ConvPath(Path):
     def __init__(self, geometry: Geometry) -> None:
         super().__init__(geometry)
         self.conv = geometry.build_conv()
-        pads = geometry.circular_pads() if geometry.circular else []
-        self._pads = [p for pad in reversed(pads) for p in pad]
+        self._pads = geometry.circular_pads() if geometry.circular else []
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, *in] to [N, C', *out]."""
-        if any(self._pads):
-            x = F.pad(x, self._pads, mode="circular")
-        out: Tensor = self.conv(x)
+        out: Tensor = self.conv(wrap_pad(x, self._pads))
         return out
 
     def dense(self, x: Tensor) -> Tensor:
         """The circular convolution at stride one, [N, C', *in]: all sampling grids at once."""
-        geo = replace(self.geometry, stride=(1,) * len(self.geometry.stride))
-        before = [lo for lo, _ in self.geometry.circular_pads()]
-        spans = [d * (k - 1) for k, d in zip(geo.kernel_size, geo.dilation, strict=True)]
-        flat = [p for lo, s in zip(before[::-1], spans[::-1], strict=True) for p in (lo, s - lo)]
-        conv = geo.build_conv().to(x)
-        with torch.no_grad():
-            conv.weight.copy_(self.conv.weight)
-            out: Tensor = conv(F.pad(x, flat, mode="circular"))
+        geo = self.geometry.at_stride_one()
+        out: Tensor = _CONVOLVE[len(geo.in_size)](
+            wrap_pad(x, geo.circular_pads()),
+            self.conv.weight.detach(),
+            dilation=geo.dilation,
+            groups=geo.groups,
+        )
         return out
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """He initialisation over the window and the channels of a group."""
-        geo = self.geometry
-        normal_(self.conv.weight, he_std(geo.in_channels / geo.groups * geo.window), generator)
+        normal_(self.conv.weight, he_std(self.geometry.fan_in), generator)
 
     def start_at_zero(self, generator: torch.Generator) -> None:
         """All filters zero."""
         nn.init.zeros_(self.conv.weight)
 
-    def tested(self) -> nn.Parameter:
+    def tested(self) -> Tensor:
         """The filters [C', C/g, *kernel]."""
         return self.conv.weight
 
@@ -66,16 +63,12 @@ class ConvPath(Path):
 
     def seed(self, descent: Tensor, size: float) -> None:
         """Filters along the descent direction, at a fraction of the initial size."""
-        geo = self.geometry
-        std = he_std(geo.in_channels / geo.groups * geo.window)
-        scale = size * std * descent.numel() ** 0.5 / descent.norm().clamp(min=1e-30)
-        with torch.no_grad():
-            self.conv.weight.copy_(descent * scale)
+        self.set_along(self.conv.weight, descent, size * he_std(self.geometry.fan_in))
 
     def adopt(self, conv: nn.Module) -> bool:
         """Copy the filters."""
         with torch.no_grad():
-            self.conv.weight.copy_(conv.weight)  # type: ignore[arg-type]
+            self.conv.weight.copy_(conv.get_parameter("weight"))
         return True
 
 
@@ -91,12 +84,9 @@ class Conv(PathSpec):
 
     def n_params(self, geometry: Geometry) -> int:
         """``C' C/g K`` weights."""
-        return (
-            geometry.out_channels * (geometry.in_channels // geometry.groups) * geometry.window
-        )
+        return geometry.out_channels * geometry.fan_in
 
     def factor_elements(self, geometry: Geometry) -> int:
         """One pair of factors per channel group."""
         g = geometry.groups
-        fan_in = geometry.in_channels // g * geometry.window
-        return g * (fan_in**2 + (geometry.out_channels // g) ** 2)
+        return g * (geometry.fan_in**2 + (geometry.out_channels // g) ** 2)

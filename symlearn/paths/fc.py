@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from symlearn.geometry import Geometry
+from symlearn.geometry import Geometry, wrap_pad
 from symlearn.paths.base import Path, PathSpec, he_std, normal_
+
+_UNITS_AT_ONCE = 256
 
 
 class FCPath(Path):
@@ -18,9 +21,10 @@ class FCPath(Path):
     def __init__(self, geometry: Geometry) -> None:
         super().__init__(geometry)
         self._fan_in = geometry.in_channels * geometry.in_sites
-        self.linear = nn.Linear(
-            self._fan_in, geometry.out_channels * geometry.out_sites, bias=False
-        )
+        fan_out = geometry.out_channels * geometry.out_sites
+        # skip_init: random weights would be overwritten, and take seconds
+        self.linear: nn.Linear = nn.utils.skip_init(nn.Linear, self._fan_in, fan_out, bias=False)
+        nn.init.zeros_(self.linear.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, *in] to [N, C', *out]."""
@@ -35,7 +39,7 @@ class FCPath(Path):
         """All weights zero."""
         nn.init.zeros_(self.linear.weight)
 
-    def tested(self) -> nn.Parameter:
+    def tested(self) -> Tensor:
         """The weight [C'S', CS]."""
         return self.linear.weight
 
@@ -45,25 +49,26 @@ class FCPath(Path):
 
     def seed(self, descent: Tensor, size: float) -> None:
         """Weights along the descent direction, at a fraction of the initial size."""
-        std = he_std(self._fan_in)
-        scale = size * std * descent.numel() ** 0.5 / descent.norm().clamp(min=1e-30)
-        with torch.no_grad():
-            self.linear.weight.copy_(descent * scale)
+        self.set_along(self.linear.weight, descent, size * he_std(self._fan_in))
 
-    def adopt(self, conv: Any) -> bool:
-        """Unroll the convolution into a matrix; columns are its responses to unit inputs."""
-        geo = self.geometry
-        if geo.circular:
+    def adopt(self, conv: nn.Module) -> bool:
+        """Unroll the convolution into a matrix; columns are its responses to unit inputs.
+
+        Not where the sampling grid differs between samples: that is not one linear map.
+        """
+        geo, weight = self.geometry, conv.get_parameter("weight").detach()
+        if geo.circular and any(step > 1 for step in geo.stride):
             return False
-        eye = torch.eye(self._fan_in, dtype=conv.weight.dtype, device=conv.weight.device)
-        plain = geo.build_conv().to(conv.weight)
-        with torch.no_grad():
-            plain.weight.copy_(conv.weight)
-            for rows in eye.split(256):
-                units = rows.reshape(-1, geo.in_channels, *geo.in_size)
-                start = int(rows[0].argmax())
-                columns = plain(units).flatten(1).T
-                self.linear.weight[:, start : start + len(rows)] = columns
+        plain = geo.build_conv()
+        pads = geo.circular_pads() if geo.circular else []
+        for start in range(0, self._fan_in, _UNITS_AT_ONCE):
+            stop = min(start + _UNITS_AT_ONCE, self._fan_in)
+            units = weight.new_zeros(stop - start, self._fan_in)
+            units.diagonal(start).fill_(1)
+            maps = units.reshape(-1, geo.in_channels, *geo.in_size)
+            columns = functional_call(plain, {"weight": weight}, (wrap_pad(maps, pads),))
+            with torch.no_grad():
+                self.linear.weight[:, start:stop] = columns.flatten(1).T
         return True
 
 

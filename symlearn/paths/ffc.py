@@ -8,21 +8,24 @@ product is unchanged under ``theta1 -> s theta1, theta2 -> theta2 / s``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symlearn.blocklinear import BlockLinear
 from symlearn.geometry import Geometry
 from symlearn.paths.base import Path, PathSpec, he_std, normal_
 
-_ITERATIONS = 12
+_STEPS = 12
+_TINY = 1e-30
 
 
 class FFCPath(Path):
-    """Reads each input map with ``theta2 [C', C, S]``, writes each output with ``theta1 [C', C, S']``."""
+    """Reads maps with ``theta2 [C', C, S]`` and writes maps with ``theta1 [C', C, S']``."""
 
     def __init__(self, geometry: Geometry) -> None:
         super().__init__(geometry)
@@ -45,11 +48,14 @@ class FFCPath(Path):
             normal_(factor.weight, self._product_std() ** 0.5, generator)
 
     def start_at_zero(self, generator: torch.Generator) -> None:
-        """``theta2 = 0`` and random ``theta1``: no contribution, but not a saddle."""
+        """``theta2 = 0`` and random ``theta1``: no contribution, but not a saddle.
+
+        The first gradient reaches ``theta2`` only; once that has moved, ``theta1`` too.
+        """
         normal_(self.theta1.weight, self._product_std() ** 0.5, generator)
         nn.init.zeros_(self.theta2.weight)
 
-    def tested(self) -> nn.Parameter:
+    def tested(self) -> Tensor:
         """The reading maps ``theta2``, given writing maps ``theta1``."""
         return self.theta2.weight
 
@@ -61,18 +67,14 @@ class FFCPath(Path):
         """Set ``theta1`` to the best rank-one output map of each channel pair, ``theta2`` to zero.
 
         The gradient of a full map between channels c and c' is ``sum_n g[n, c'] x[n, c]^T``; its
-        leading left singular vector is found by power iteration on the samples, without building
-        the ``C' C S' S`` numbers of the gradient.
+        leading left singular vector is found without building the ``C' C S' S`` numbers of it.
         """
         x, g = x.flatten(2), g.flatten(2)
-        v = x.new_ones(g.shape[1], x.shape[1], x.shape[2])
-        # a fixed start that is not orthogonal to smooth maps; the sign pattern breaks symmetry
-        v = v + torch.linspace(-0.5, 0.5, x.shape[2], dtype=x.dtype, device=x.device)
-        for _ in range(_ITERATIONS):
-            u = _unit(torch.einsum("ndy,ndc->dcy", g, torch.einsum("ncx,dcx->ndc", x, v)))
-            v = _unit(torch.einsum("ncx,ndc->dcx", x, torch.einsum("ndy,dcy->ndc", g, u)))
+        # as many output channels at once as keep the search below [N, C', C] or [C', C, S] numbers
+        most = g.shape[1] * max(len(x), x.shape[2], g.shape[2]) // (_STEPS * g.shape[2])
+        parts = g.split(max(1, most), dim=1)
         with torch.no_grad():
-            self.theta1.weight.copy_(u)
+            self.theta1.weight.copy_(torch.cat([_leading_outputs(x, part) for part in parts]))
             self.theta2.weight.zero_()
 
     def seed(self, descent: Tensor, size: float) -> None:
@@ -85,8 +87,59 @@ class FFCPath(Path):
             self.theta2.weight.copy_(_unit(descent) * scale)
 
 
+def _leading_outputs(x: Tensor, g: Tensor) -> Tensor:
+    """Unit left singular vector of ``M = sum_n g[n, d] x[n, c]^T`` with the largest value.
+
+    Lanczos' method on ``M M^T`` for all channel pairs at once: exact in as many steps as M has
+    rank, and otherwise close to the best in its ``_STEPS`` steps.
+
+    Args:
+        x: Inputs [N, C, S].
+        g: Gradients [N, C', S'].
+
+    Returns:
+        Vectors [C', C, S']; a fixed unit vector where M is zero.
+    """
+    # a channel's scale does not change its singular vectors, and squares must not underflow
+    x = x / x.abs().amax((0, 2), keepdim=True).clamp(min=_TINY)
+    g = g / g.abs().amax((0, 2), keepdim=True).clamp(min=_TINY)
+
+    def apply(u: Tensor) -> Tensor:
+        v = torch.einsum("ncx,ndc->dcx", x, torch.einsum("ndy,dcy->ndc", g, u))
+        return torch.einsum("ndy,ndc->dcy", g, torch.einsum("ncx,dcx->ndc", x, v))
+
+    # quadratic phases: not orthogonal to anything in particular, and the same on every machine
+    start = torch.arange(1.0, g.shape[2] + 1, dtype=torch.float64).square().cos()
+    start = start.to(g).expand(g.shape[1], x.shape[1], -1)
+    steps = min(_STEPS, g.shape[2], x.shape[2], len(x))
+    basis, images = _krylov(apply, _unit(apply(start)), steps)
+    # Rayleigh-Ritz: the best vector in the span of the basis
+    small = torch.einsum("kdcy,ldcy->dckl", basis, images)
+    small = small / small.abs().amax((2, 3), keepdim=True).clamp(min=_TINY)
+    weights = torch.linalg.eigh((small + small.mT) / 2).eigenvectors[..., -1]
+    u = _unit(torch.einsum("dck,kdcy->dcy", weights, basis))
+    return torch.where(u.any(2, keepdim=True), u, _unit(start))
+
+
+def _krylov(apply: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Orthonormal basis [K, C', C, S'] of ``start, A start, A^2 start, ...`` and A times it."""
+    basis, images = start.unsqueeze(0), apply(start).unsqueeze(0)
+    for _ in range(steps - 1):
+        new = _unit(images[-1])
+        for _ in range(2):  # once leaves rounding errors along the basis, twice is enough
+            new = _unit(new - torch.einsum("kdcy,kdc->dcy", basis, _dot(basis, new)))
+        basis = torch.cat([basis, new.unsqueeze(0)])
+        images = torch.cat([images, apply(new).unsqueeze(0)])
+    return basis, images
+
+
+def _dot(basis: Tensor, v: Tensor) -> Tensor:
+    return torch.einsum("kdcy,dcy->kdc", basis, v)
+
+
 def _unit(v: Tensor) -> Tensor:
-    return v / v.norm(dim=-1, keepdim=True).clamp(min=1e-30)
+    """Vectors along the last axis at norm one; zero stays zero."""
+    return F.normalize(v, dim=-1, eps=_TINY)
 
 
 @dataclass(frozen=True)
