@@ -1,8 +1,10 @@
 """Learning weights and prior precisions together: the outer loop in small steps."""
 
 from symlearn.fit.config import FitConfig
+from symlearn.fit.fitting import Fitting
 from symlearn.fit.history import EpochRecord
-from symlearn.fit.loop import Fitting, fit
+from symlearn.fit.loop import fit
+from symlearn.fit.restore import load
 from symlearn.fit.result import FitResult, score
 from symlearn.fit.weights import NonFiniteLossError, ProximalAdam, WeightAverage
 
@@ -15,5 +17,6 @@ __all__ = [
     "ProximalAdam",
     "WeightAverage",
     "fit",
+    "load",
     "score",
 ]

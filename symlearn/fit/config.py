@@ -31,7 +31,8 @@ class FitConfig:
         learn_noise: Learn the noise by evidence (gaussian only).
         batch_size: Samples per step where the data do not decide it.
         learning_rate: Step size of the weights.
-        anneal: Last fraction of the epochs over which the learning rate falls linearly to 2 %.
+        anneal: Last fraction of the epochs over which the learning rate falls linearly to 2 %; no
+            path is started in it.
         average: Decay per step of the running average of the weights; evidence is measured at the
             average, and the average is what the fit returns. 0 turns it off.
         precision: Prior precision all groups start from.
@@ -47,17 +48,21 @@ class FitConfig:
         curvature_samples: Training samples in one evidence step's curvature; 0 for all.
         grow: Test absent paths for relevance, and start the best one that pays.
         grow_every: Evidence steps between tests.
-        grow_until: Fraction of the epochs after which no path is started.
+        grow_when_slow: No test while the training loss falls below this fraction of itself from one
+            evidence step to the next.
         grow_ratio: Least ``sum b^2 / sum lambda`` of a path to be started.
         grow_gain: Least gain in nats of a path to be started.
         grow_samples: Most samples kept in memory to find directions for factored paths.
         seed_size: Size of a started path relative to a full-size initialisation.
         off_after: Evidence steps in a row that must prefer a path's absence to switch it off.
+        challenge_epochs: Epochs of training without a path that is removed on trial, before the
+            final annealing; 0 for no trials.
         holdout: Share of the training data on which absent paths are tested while the network has
             memorised the rest; "auto" is 0.1 when the first training loss shows memorisation.
-        early_stop: Go to the final annealing once the verdicts are stable.
+        early_stop: Go to the final annealing once verdicts and evidence have settled.
         patience: Evidence steps in a row with equal verdicts that count as stable.
         report_estimator: Curvature estimator of the final report.
+        report_draws: Draws of that estimator, where it is a sampling one.
         report_ekfac: Correct the report's eigenvalues; see `curvature.kronecker`.
         report_samples: Training samples in the report's curvature; 0 for all.
         fallback: Kind of curvature for trainable parameters that no rule covers.
@@ -74,9 +79,9 @@ class FitConfig:
     likelihood_weight: float = 1.0
     noise: float = 1.0
     learn_noise: bool = True
-    batch_size: int = 128
+    batch_size: int = 32
     learning_rate: float = 4e-3
-    anneal: float = 0.5
+    anneal: float = 0.4
     average: float = 0.97
     precision: float = 1.0
     bias_precision: float = 0.01
@@ -91,16 +96,18 @@ class FitConfig:
     curvature_samples: int = 1000
     grow: bool = True
     grow_every: int = 2
-    grow_until: float = 0.7
+    grow_when_slow: float = 0.9
     grow_ratio: float = 1.5
     grow_gain: float = 3.0
     grow_samples: int = 2000
     seed_size: float = 0.1
     off_after: int = 3
+    challenge_epochs: int = 5
     holdout: float | str = "auto"
     early_stop: bool = True
-    patience: int = 6
-    report_estimator: str = "exact"
+    patience: int = 10
+    report_estimator: str = "sketch"
+    report_draws: int = 10
     report_ekfac: bool = True
     report_samples: int = 2000
     fallback: str = "error"
@@ -127,17 +134,31 @@ class FitConfig:
                 yield f"{name}={getattr(self, name)!r}, choose one of {list(allowed)}"
 
     def _out_of_range(self) -> Iterator[str]:
-        for name in ("epochs", "batch_size", "evidence_every", "grow_every", "off_after", "patience"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "evidence_every",
+            "grow_every",
+            "off_after",
+            "patience",
+            "report_draws",
+        ):
             if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
                 yield f"{name}={getattr(self, name)!r}, give a whole number of at least 1"
-        for name in ("burn_in", "curvature_samples", "report_samples", "grow_samples"):
+        for name in (
+            "burn_in",
+            "challenge_epochs",
+            "curvature_samples",
+            "report_samples",
+            "grow_samples",
+        ):
             if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 0):
                 yield f"{name}={getattr(self, name)!r}, give a whole number of at least 0"
         positive = ("likelihood_weight", "noise", "learning_rate", "precision", "bias_precision")
         for name in (*positive, "step", "max_change", "seed_size"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 yield f"{name}={getattr(self, name)!r}, give a positive number"
-        for name in ("anneal", "grow_until"):
+        for name in ("anneal", "grow_when_slow"):
             if not 0 <= getattr(self, name) <= 1:
                 yield f"{name}={getattr(self, name)!r}, give a fraction in [0, 1]"
         if not 0 <= self.average < 1:

@@ -13,13 +13,15 @@ from torch.utils.data import DataLoader, Dataset, Subset
 import curvature
 from curvature import Data, Likelihood
 
+_PASS_SIZE = 250
+
 
 class TrainData:
     """One view of (X, y), a Dataset or a DataLoader; a DataLoader keeps its own order and batches.
 
     Args:
-        data: ``(X, y)``, a map-style Dataset, or a DataLoader (or another iterable of pairs that can
-            be iterated again and again).
+        data: ``(X, y)``, a map-style Dataset, or a DataLoader (or another iterable of pairs that
+            can be iterated again and again).
         model: The network the batches are for (its device and dtype).
         batch_size: Samples per batch, where the data do not decide it.
 
@@ -34,6 +36,8 @@ class TrainData:
 
     def __init__(self, data: Data, model: nn.Module, batch_size: int) -> None:
         self.model, self.batch_size = model, batch_size
+        # passes without weight steps are as good in larger batches, and faster
+        self.pass_size = max(batch_size, _PASS_SIZE)
         self._pair = curvature.as_pair(data)
         self._dataset = data if isinstance(data, Dataset) and hasattr(data, "__len__") else None
         self._loader: Any = data
@@ -51,7 +55,7 @@ class TrainData:
             self._pair = (x, y.to(anchor.device))
             self.n = len(x)
         elif self._dataset is not None:
-            self.n = len(self._dataset)  # type: ignore[arg-type]
+            self.n = len(self._dataset)
         else:
             self.n = sum(len(y) for _, y in curvature.batches(data, model, batch_size))
         if self.n == 0:
@@ -70,7 +74,7 @@ class TrainData:
         if not self.can_hold_out:
             return curvature.batches(self._loader, self.model, self.batch_size)
         order = self.indices[torch.randperm(len(self.indices), generator=generator)]
-        return self._take(order)
+        return self._take(order, self.batch_size)
 
     def sample(self, size: int, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
         """Batches of a random subset of the training part, of about ``size`` samples (0 for all).
@@ -81,28 +85,28 @@ class TrainData:
             batches = curvature.batches(self._loader, self.model, self.batch_size)
             return list(_until(batches, size or self.n))
         order = self.indices[torch.randperm(len(self.indices), generator=generator)]
-        return list(self._take(order[: size or len(order)]))
+        return list(self._take(order[: size or len(order)], self.pass_size))
 
     def everything(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All batches of the training part in order."""
         if not self.can_hold_out:
             return curvature.batches(self._loader, self.model, self.batch_size)
-        return self._take(self.indices)
+        return self._take(self.indices, self.pass_size)
 
     def held_out(self) -> list[tuple[Tensor, Tensor]]:
         """Batches of the part set aside."""
-        return list(self._take(self.held))
+        return list(self._take(self.held, self.pass_size))
 
-    def _take(self, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _take(self, index: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         if not len(index):
             return
         if self._pair is not None:
             x, y = self._pair
-            for part in index.to(x.device).split(self.batch_size):
+            for part in index.to(x.device).split(size):
                 yield x[part], y[part]
         elif self._dataset is not None:
             subset = Subset(self._dataset, index.tolist())
-            loader = DataLoader(subset, batch_size=self.batch_size)
+            loader = DataLoader(subset, batch_size=size)
             yield from curvature.batches(loader, self.model, self.batch_size)
 
 
@@ -111,9 +115,7 @@ def iter_once(data: object) -> bool:
     return isinstance(data, Iterator)
 
 
-def _until(
-    batches: Iterator[tuple[Tensor, Tensor]], size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _until(batches: Iterator[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
     seen = 0
     for x, y in batches:
         yield x, y

@@ -72,6 +72,7 @@ def measure(
     likelihood: Likelihood,
     *,
     estimator: str,
+    draws: int = 1,
     sharing: str = "expand",
     ekfac: bool = False,
     weight: float = 1.0,
@@ -91,6 +92,7 @@ def measure(
         sharing=sharing,
         ekfac=ekfac,
         fallback=fallback,
+        draws=draws,
         seed=seed,
     )
     batches = list(everything)

@@ -105,7 +105,7 @@ def output_shares(
 
     The variance is over samples and sites, per channel, summed over channels.
     """
-    watched = {
+    watched: dict[nn.Module, tuple[str, str]] = {
         path: (layer_name, path_name)
         for layer_name, layer in relaxed_layers(model).items()
         for path_name, path in layer.named_paths().items()
@@ -114,7 +114,9 @@ def output_shares(
 
     def note(path: nn.Module, args: object, out: Tensor) -> None:
         flat = out.detach().double().flatten(2).movedim(1, 0).flatten(1)
-        row = torch.stack([flat.new_full((len(flat),), flat.shape[1]), flat.sum(1), (flat**2).sum(1)])
+        row = torch.stack(
+            [flat.new_full((len(flat),), flat.shape[1]), flat.sum(1), (flat**2).sum(1)]
+        )
         key = watched[path]
         moments[key] = moments[key] + row if key in moments else row
 
@@ -126,7 +128,9 @@ def output_shares(
     finally:
         for handle in handles:
             handle.remove()
-    variance = {k: float((m[2] / m[0] - (m[1] / m[0]) ** 2).clamp(min=0).sum()) for k, m in moments.items()}
+    variance = {
+        k: float((m[2] / m[0] - (m[1] / m[0]) ** 2).clamp(min=0).sum()) for k, m in moments.items()
+    }
     shares: dict[tuple[str, str], float] = {}
     for layer_name, layer in relaxed_layers(model).items():
         keys = [(layer_name, path_name) for path_name in layer.paths]
@@ -134,5 +138,3 @@ def output_shares(
         for key in keys:
             shares[key] = variance.get(key, 0.0) / total if total > 0 else 0.0
     return shares
-
-

@@ -1,7 +1,8 @@
 """Growing and pruning: absent paths are tested for relevance, present ones that fail are removed.
 
 An absent path contributes nothing, so all absent paths can be tested in one pass over the data: at
-zero weights ``b = -g``, and the path pays locally iff ``sum b^2 > sum lambda`` (`priors.relevance`).
+zero weights ``b = -g``, and the path pays locally iff ``sum b^2 > sum lambda``
+(`priors.relevance`).
 A factored path needs a direction first; it is found on one half of the data and tested on the
 other, so that the choice of the direction does not inflate the test.
 """

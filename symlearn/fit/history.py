@@ -62,3 +62,9 @@ def agreement(history: list[EpochRecord], layer: str, verdict: str, last: int) -
     """Share of the last evidence steps whose verdict on a layer is the given one; nan if none."""
     steps = [record.verdicts.get(layer) for record in history if record.verdicts][-last:]
     return steps.count(verdict) / len(steps) if steps else float("nan")
+
+
+def plateaued(history: list[EpochRecord], last: int, tolerance: float) -> bool:
+    """Whether the last evidence steps did not raise the best log evidence by the tolerance."""
+    values = [r.log_evidence for r in history if r.log_evidence is not None]
+    return len(values) > last and max(values[-last:]) - max(values[:-last]) < tolerance

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,14 @@ from torch import Tensor, nn
 import curvature
 import priors
 from curvature import Data, Likelihood
+from symlearn import architecture
+from symlearn.collapse import collapse
+from symlearn.fit import saving
 from symlearn.fit.config import FitConfig
 from symlearn.fit.evidence import Measurement, effective_of, evidence_of
 from symlearn.fit.facts import head_structures, layer_structures, output_shares
 from symlearn.fit.history import EpochRecord
+from symlearn.relaxed import relaxed_layers
 from symlearn.report import LayerStructure, StructureReport
 
 
@@ -68,6 +73,34 @@ class FitResult:
             for part, _ in curvature.batches((x, torch.zeros(len(x))), self.model, batch_size)
         ]
         return torch.cat(rows)
+
+    def collapse(self) -> nn.Module:
+        """The fitted network as a plain module without the paths that are off."""
+        return collapse(self.model)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the result as safetensors and JSON; `symlearn.load` reads it.
+
+        Raises:
+            FileExistsError: If the folder exists and holds something other than a result.
+        """
+        enabled = {
+            name: [key for key, path in layer.named_paths().items() if path.enabled]
+            for name, layer in relaxed_layers(self.model).items()
+        }
+        facts = {
+            "config": self.config.to_dict(),
+            "noise": self.noise,
+            "prior_groups": {name: list(names) for name, names in self.prior.groups.items()},
+            "enabled": enabled,
+            "architecture": architecture.describe(self.model),
+            "history": [record.to_dict() for record in self.history],
+        }
+        tensors = {
+            f"model.{k}": v.detach().cpu().clone() for k, v in self.model.state_dict().items()
+        }
+        tensors.update({f"prior.{k}": v.clone() for k, v in self.prior.state_dict().items()})
+        saving.write(folder, facts, self.report.to_json(), tensors)
 
     @torch.no_grad()
     def score(self, data: Data) -> dict[str, float]:

@@ -1,0 +1,188 @@
+"""The evidence score test for any absent path in any layer of a trained network."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+import curvature
+from curvature import Data, Likelihood
+from symlearn.fit.data import TrainData, first, null_loss
+from symlearn.fit.grow import absent_paths, switch_off_idle, test_absent
+from symlearn.paths import PathSpec, as_specs
+from symlearn.relaxed import relaxed_layers
+from symlearn.wrap import Selection, wrap
+
+MEMORISED = 0.05
+"""Mean loss, relative to predicting label frequencies, below which a test on the data is blind."""
+
+
+@dataclass(frozen=True)
+class ScreenRow:
+    """One absent path in one layer.
+
+    Attributes:
+        layer: Name of the layer.
+        path: Name of the path.
+        gain: Nats by which the quadratic model of the evidence prefers the path to its absence, on
+            the half of the data it was tested on. It ranks; it is not a Bayes factor.
+        ratio: ``sum b^2 / sum lambda``; the path pays locally iff it exceeds one.
+        precision: Prior precision at which the gain is reached (inf when there is none).
+        n_params: Weights the path would add.
+        n_data: Samples tested on.
+    """
+
+    layer: str
+    path: str
+    gain: float
+    ratio: float
+    precision: float
+    n_params: int
+    n_data: int
+
+    @property
+    def pays(self) -> bool:
+        """Whether the evidence prefers the path."""
+        return self.gain > 0
+
+
+class Screen(tuple[ScreenRow, ...]):
+    """Ranked table of absent paths, best gain first."""
+
+    __slots__ = ()
+
+    def _lines(self) -> Iterator[tuple[str, ...]]:
+        yield "layer", "path", "gain (nats)", "ratio", "precision", "weights", "pays"
+        for row in self:
+            yield (
+                row.layer,
+                row.path,
+                f"{row.gain:.1f}",
+                f"{row.ratio:.2f}",
+                f"{row.precision:.3g}",
+                f"{row.n_params:,}",
+                "yes" if row.pays else "no",
+            )
+
+    def __str__(self) -> str:
+        lines = list(self._lines())
+        wide = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(w) if i < 2 else cell.rjust(w)
+                for i, (cell, w) in enumerate(zip(line, wide, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+
+    def to_markdown(self) -> str:
+        """The table as Markdown."""
+        head, *rows = self._lines()
+        rule = ("---", "---", *["---:"] * (len(head) - 2))
+        return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *rows))
+
+
+def screen(
+    model: nn.Module,
+    data: Data,
+    *,
+    paths: str | PathSpec | Iterable[str | PathSpec] = ("ffc",),
+    layers: Selection = None,
+    likelihood: str | Likelihood = "categorical",
+    estimator: str = "sketch",
+    samples: int = 2000,
+    seed: int = 0,
+) -> Screen:
+    """Rank absent paths by the evidence, without training any of them.
+
+    Every absent path is tested at zero weights: with gradient g and Kronecker eigenvalues lambda
+    there, ``b = -g`` and the gain is ``max_delta [1/2 sum b^2/(lambda + delta) - 1/2 sum log(1 +
+    lambda/delta)]``. Factored paths are given a direction on one half of the data and tested on
+    the other. The model is not changed.
+
+    Args:
+        model: A trained network, plain or relaxed. In a relaxed one, its own absent paths with the
+            given names are tested.
+        data: Labelled data, best held out from training: on memorised data the test is blind.
+        paths: Paths to test.
+        layers: Which convolutions of a plain network to test; as for `symlearn.wrap`.
+        likelihood: Name or object.
+        estimator: Curvature estimator.
+        samples: Samples used, half of them for directions; 0 for all.
+        seed: Seed of the random choices.
+
+    Raises:
+        ValueError: As for `symlearn.wrap`; or if no layer of a relaxed network lacks the paths.
+
+    Warns:
+        UserWarning: If the network has memorised the data.
+
+    Example:
+        >>> import torch, symlearn
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(),
+        ...     torch.nn.Linear(8, 2))
+        >>> x, y = torch.randn(60, 1, 4, 4), torch.arange(60) % 2
+        >>> table = symlearn.screen(net, (x, y), paths=("ffc", "fc"))
+        >>> sorted((row.layer, row.path) for row in table)
+        [('0', 'fc'), ('0', 'ffc')]
+    """
+    likelihood = curvature.as_likelihood(likelihood)
+    source = TrainData(data, model, 256)
+    specs = as_specs(paths)
+    relaxed = _with_absent(model, source, specs, layers)
+    x, y = first(source.everything())
+    with torch.no_grad(), curvature.evaluating(relaxed):
+        outputs = curvature.check_outputs(relaxed(x), len(x))
+        loss = -float(likelihood.log_prob(outputs, likelihood.check(outputs, y))) / len(x)
+    if loss < MEMORISED * null_loss(source, likelihood, outputs.shape[1]):
+        warnings.warn(
+            f"the mean loss on these data is {loss:.2g} nats: the network has memorised them, and "
+            "gradients there say nothing about absent paths; give held-out data",
+            stacklevel=2,
+        )
+    generator = torch.Generator().manual_seed(seed)
+    found = test_absent(
+        relaxed,
+        source.sample(samples, generator),
+        likelihood,
+        estimator=estimator,
+        max_samples=samples or source.n,
+        seed=seed,
+    )
+    return Screen(
+        ScreenRow(
+            c.layer,
+            c.path,
+            c.test.gain,
+            c.test.ratio,
+            math.exp(c.test.log_precision) if c.test.gain > 0 else math.inf,
+            c.n_params,
+            c.n_data,
+        )
+        for c in found
+        if c.path in {spec.name for spec in specs}
+    )
+
+
+def _with_absent(
+    model: nn.Module, source: TrainData, specs: tuple[PathSpec, ...], layers: Selection
+) -> nn.Module:
+    """A relaxed copy in which the paths to test, and no others, are absent."""
+    names = {spec.name for spec in specs}
+    if relaxed_layers(model):
+        relaxed = copy.deepcopy(model)
+        switch_off_idle(relaxed)
+        if not any(path in names for _, path in absent_paths(relaxed)):
+            raise ValueError(f"no layer of the relaxed network has an absent path among {names}")
+        return relaxed
+    x, _ = first(source.everything())
+    held = tuple(spec for spec in as_specs(("conv",)) if spec.name not in names)
+    relaxed = wrap(model, x[:2], paths=(*held, *specs), layers=layers)
+    switch_off_idle(relaxed)
+    return relaxed

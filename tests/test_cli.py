@@ -1,0 +1,100 @@
+"""The command line: what it writes, what it prints, how it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from symlearn.cli import main
+from symlearn.report import StructureReport
+from tests.fit.problems import blobs
+
+
+def images(folder: Path) -> Path:
+    x, y = blobs(60)
+    path = folder / "images.npz"
+    np.savez(path, X=np.pad(x.numpy(), ((0, 0), (0, 0), (4, 4), (4, 4))), y=y.numpy())
+    return path
+
+
+def test_fit_then_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(["fit", str(images(tmp_path)), "--epochs", "2", "--out", str(out)]) == 0
+    assert "Structure report" in capsys.readouterr().out
+    for kind, start in (
+        ("text", "Structure report"),
+        ("markdown", "#"),
+        ("json", "{"),
+        ("html", "<"),
+    ):
+        assert main(["report", str(out), "--format", kind]) == 0
+        assert capsys.readouterr().out.lstrip().startswith(start)
+    assert main(["report", str(out), "--format", "json", "--out", str(tmp_path / "r.json")]) == 0
+    assert StructureReport.from_json(tmp_path / "r.json").n_data == 60
+
+
+def test_own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\n"
+        "def net():\n"
+        "    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(392, 2))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    run = ["fit", str(images(tmp_path)), "--epochs", "1", "--objective", "map", "--out", "run"]
+    assert main([*run, "--model", "own:net", "--paths", "conv,fc"]) == 0
+    assert main([*run, "--model", "own:nothing"]) == 2
+    assert main([*run, "--model", "own"]) == 2
+
+
+def test_demo_writes_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--epochs", "1", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    for text in ("MAP-CONV", "MAP-FC", "learned", "digit", "quadrant"):
+        assert text in printed
+    figures = json.loads((tmp_path / "demo.json").read_text())
+    assert set(figures) == {"digit", "quadrant"}
+    assert set(figures["digit"]) == {"MAP-CONV", "MAP-FC", "learned"}
+    for task in figures:
+        assert (tmp_path / f"{task}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<html" in (tmp_path / f"{task}.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["fit", "nowhere.npz", "--out", "x"], "no such file"),
+        (["fit", "digits", "--paths", "conv,gconf", "--out", "x"], "unknown paths"),
+        (["fit", "digits", "--epochs", "0", "--out", "x"], "epochs=0"),
+        (["fit", "digits", "--threads", "0", "--out", "x"], "at least 1"),
+        (["report", "nowhere"], "nowhere"),
+    ],
+)
+def test_misuse_is_one_line_and_status_two(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert text in error
+    assert "Traceback" not in error
+
+
+def test_foreign_npz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "other.npz", images=np.zeros(3))
+    assert main(["fit", str(tmp_path / "other.npz"), "--out", str(tmp_path / "x")]) == 2
+    assert "not an NPZ file with arrays X and y" in capsys.readouterr().err
+
+
+def test_installed_as_a_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "symlearn.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "demo" in done.stdout
