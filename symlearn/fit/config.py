@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,17 @@ from priors import METHODS
 
 OBJECTIVES = ("evidence", "map")
 SHARINGS = ("expand", "reduce")
+
+_COUNTS = (
+    *("epochs", "batch_size", "evidence_every", "grow_every", "off_after", "patience"),
+    "report_draws",
+)
+_SIZES = ("challenge_epochs", "curvature_samples", "report_samples", "grow_samples")
+_POSITIVE = (
+    *("likelihood_weight", "noise", "learning_rate", "precision", "bias_precision"),
+    *("step", "max_change", "seed_size"),
+)
+_FRACTIONS = ("burn_in", "anneal", "grow_when_slow")
 
 
 @dataclass(frozen=True)
@@ -31,19 +42,22 @@ class FitConfig:
         learn_noise: Learn the noise by evidence (gaussian only).
         batch_size: Samples per step where the data do not decide it.
         learning_rate: Step size of the weights.
-        anneal: Last fraction of the epochs over which the learning rate falls linearly to 2 %; no
-            path is started in it.
+        anneal: Last fraction of the epochs over which the learning rate falls linearly to 2 %;
+            precisions and paths are held in it.
         average: Decay per step of the running average of the weights; evidence is measured at the
             average, and the average is what the fit returns. 0 turns it off.
         precision: Prior precision all groups start from.
         bias_precision: Prior precision of biases, which is not learned.
         precision_bounds: Smallest and largest precision that evidence may choose.
-        burn_in: Epochs before the first evidence step; none for a network that is trained already.
+        burn_in: First fraction of the epochs without evidence steps; none for a network that is
+            trained already. Evidence measured at a hardly trained network drives precisions up.
         evidence_every: Epochs between evidence steps.
         method: "fixed_point" or "gradient"; see `priors.PathPrior.update`.
         step: Step of the precisions: a fraction of the way, or Adam's step size.
         max_change: Largest change of a log precision in one evidence step.
         estimator: Curvature estimator of evidence steps.
+        ekfac: Correct the eigenvalues of evidence steps by the projected diagonal. Plain Kronecker
+            factors over-estimate log-determinants, and with them what a path costs.
         sharing: Treatment of shared positions, "expand" or "reduce".
         curvature_samples: Training samples in one evidence step's curvature; 0 for all.
         grow: Test absent paths for relevance, and start the best one that pays.
@@ -63,7 +77,6 @@ class FitConfig:
         patience: Evidence steps in a row with equal verdicts that count as stable.
         report_estimator: Curvature estimator of the final report.
         report_draws: Draws of that estimator, where it is a sampling one.
-        report_ekfac: Correct the report's eigenvalues; see `curvature.kronecker`.
         report_samples: Training samples in the report's curvature; 0 for all.
         fallback: Kind of curvature for trainable parameters that no rule covers.
         progress: Show a progress bar; None decides by whether the output is a terminal.
@@ -86,12 +99,13 @@ class FitConfig:
     precision: float = 1.0
     bias_precision: float = 0.01
     precision_bounds: tuple[float, float] = (1e-3, 1e6)
-    burn_in: int = 5
+    burn_in: float = 0.25
     evidence_every: int = 2
     method: str = "fixed_point"
     step: float = 0.5
     max_change: float = 2.0
     estimator: str = "sketch"
+    ekfac: bool = True
     sharing: str = "expand"
     curvature_samples: int = 1000
     grow: bool = True
@@ -108,7 +122,6 @@ class FitConfig:
     patience: int = 10
     report_estimator: str = "sketch"
     report_draws: int = 10
-    report_ekfac: bool = True
     report_samples: int = 2000
     fallback: str = "error"
     progress: bool | None = None
@@ -134,44 +147,29 @@ class FitConfig:
                 yield f"{name}={getattr(self, name)!r}, choose one of {list(allowed)}"
 
     def _out_of_range(self) -> Iterator[str]:
-        for name in (
-            "epochs",
-            "batch_size",
-            "evidence_every",
-            "grow_every",
-            "off_after",
-            "patience",
-            "report_draws",
-        ):
-            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
-                yield f"{name}={getattr(self, name)!r}, give a whole number of at least 1"
-        for name in (
-            "burn_in",
-            "challenge_epochs",
-            "curvature_samples",
-            "report_samples",
-            "grow_samples",
-        ):
-            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 0):
-                yield f"{name}={getattr(self, name)!r}, give a whole number of at least 0"
-        positive = ("likelihood_weight", "noise", "learning_rate", "precision", "bias_precision")
-        for name in (*positive, "step", "max_change", "seed_size"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                yield f"{name}={getattr(self, name)!r}, give a positive number"
-        for name in ("anneal", "grow_when_slow"):
-            if not 0 <= getattr(self, name) <= 1:
-                yield f"{name}={getattr(self, name)!r}, give a fraction in [0, 1]"
+        kinds: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
+            "a whole number of at least 1": (_COUNTS, lambda v: isinstance(v, int) and v >= 1),
+            "a whole number of at least 0": (_SIZES, lambda v: isinstance(v, int) and v >= 0),
+            "a positive number": (_POSITIVE, lambda v: math.isfinite(v) and v > 0),
+            "a fraction in [0, 1]": (_FRACTIONS, lambda v: 0 <= v <= 1),
+        }
+        for wanted, (names, accepts) in kinds.items():
+            for name in names:
+                if not accepts(getattr(self, name)):
+                    yield f"{name}={getattr(self, name)!r}, give {wanted}"
+        if self.burn_in + self.anneal > 1:
+            yield f"burn_in={self.burn_in!r} and anneal={self.anneal!r} leave no epoch for evidence"
         if not 0 <= self.average < 1:
             yield f"average={self.average!r}, give a decay in [0, 1)"
         low, high = self.precision_bounds
-        if not 0 < low <= min(self.precision, self.bias_precision):
-            yield f"precision_bounds={self.precision_bounds}, the lowest must be positive and at "
-            yield "most the start precisions"
-        if not max(self.precision, self.bias_precision) <= high < math.inf:
-            yield f"precision_bounds={self.precision_bounds}, the highest must be finite and at "
-            yield "least the start precisions"
-        if self.holdout != "auto" and not (
-            isinstance(self.holdout, (int, float)) and 0 <= self.holdout < 1
+        starts = (self.precision, self.bias_precision)
+        if not 0 < low <= min(starts) <= max(starts) <= high < math.inf:
+            yield (
+                f"precision_bounds={self.precision_bounds}, give positive, finite bounds around "
+                f"the start precisions {starts}"
+            )
+        if isinstance(self.holdout, str) != (self.holdout == "auto") or not (
+            self.holdout == "auto" or 0 <= float(self.holdout) < 1
         ):
             yield f"holdout={self.holdout!r}, give 'auto' or a fraction in [0, 1)"
 

@@ -117,17 +117,18 @@ class Fitting:
         fraction = automatic if isinstance(config.holdout, str) else config.holdout
         if self._grows and fraction:
             self.data.hold_out(fraction, self.generator)
-        return 0 if loss < _TRAINED * base else config.burn_in
+        return 0 if loss < _TRAINED * base else round(config.burn_in * config.epochs)
 
     def advance(self) -> None:
         """One epoch of weights, then an evidence step where one is due."""
         rate = self.learning_rate()
-        if self.epoch == self.anneal_from:
-            self._before_annealing()
+        lost = self._before_annealing() if self.epoch == self.anneal_from else ()
         self.state.optimiser.set_lr(rate)
         self._losses.append(self._train(self.state))
         self.epoch += 1
-        facts: dict[str, Any] = self._evidence_step() if self._evidence_due() else {}
+        facts: dict[str, Any] = {"pruned": lost}
+        if self._evidence_due():
+            facts = self._evidence_step()
         prior = self.state.prior
         self.history.append(
             EpochRecord(
@@ -154,7 +155,7 @@ class Fitting:
 
     def _evidence_due(self) -> bool:
         past = self.epoch - self._first_evidence_epoch
-        wanted = self.config.objective == "evidence" and self.epoch < self.total
+        wanted = self.config.objective == "evidence" and self.epoch <= self.anneal_from
         return wanted and past >= 0 and past % self.config.evidence_every == 0
 
     def _measure(self, state: State, samples: int, estimator: str, **options: Any) -> Measurement:
@@ -165,6 +166,7 @@ class Fitting:
             self.data.everything(),
             state.likelihood,
             estimator=estimator,
+            ekfac=self.config.ekfac,
             sharing=self.config.sharing,
             weight=self.config.likelihood_weight,
             fallback=self.config.fallback,
@@ -267,15 +269,20 @@ class Fitting:
             length = self.total - self.anneal_from
             self.anneal_from, self.total = self.epoch, self.epoch + length
 
-    def _before_annealing(self) -> None:
-        """Take held-out data back, and challenge the paths of layers that have several."""
+    def _before_annealing(self) -> tuple[str, ...]:
+        """Take held-out data back, and challenge the paths of layers that have several.
+
+        Returns:
+            The paths that lost their challenge, as "layer.path".
+        """
         if len(self.data.held):
             self.data.hold_out(0.0, self.generator)
         if not self._grows or not self.config.challenge_epochs:
-            return
+            return ()
         for layer, paths in contested(self.model).items():
             self.state, found = challenge(self.state, layer, paths, self._evidence, self._train_on)
             self.challenges += found
+        return tuple(trial.path for trial in self.challenges if trial.removed)
 
     def _evidence(self, state: State) -> float:
         with state.average.applied():
@@ -299,7 +306,6 @@ class Fitting:
             config.report_samples,
             config.report_estimator,
             draws=config.report_draws,
-            ekfac=config.report_ekfac,
         )
         report = build_report(
             state.model,

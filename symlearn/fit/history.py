@@ -59,9 +59,24 @@ def stable_for(history: list[EpochRecord]) -> int:
 
 
 def agreement(history: list[EpochRecord], layer: str, verdict: str, last: int) -> float:
-    """Share of the last evidence steps whose verdict on a layer is the given one; nan if none."""
-    steps = [record.verdicts.get(layer) for record in history if record.verdicts][-last:]
-    return steps.count(verdict) / len(steps) if steps else float("nan")
+    """Share of a layer's last evidence steps that had the given verdict; nan if there is none.
+
+    Only steps since the layer's paths last changed count: earlier ones speak of another layer.
+    """
+    seen: list[str] = []
+    for record in reversed(history):
+        if _names(record.grown, layer) or len(seen) == last:
+            break
+        if layer in record.verdicts:
+            seen.append(record.verdicts[layer])
+        if _names(record.pruned, layer):
+            break
+    return seen.count(verdict) / len(seen) if seen else float("nan")
+
+
+def _names(paths: tuple[str, ...], layer: str) -> bool:
+    """Whether any "layer.path" belongs to the layer."""
+    return any(path.rpartition(".")[0] == layer for path in paths)
 
 
 def plateaued(history: list[EpochRecord], last: int, tolerance: float) -> bool:

@@ -56,7 +56,7 @@ def fit(
         ...     torch.nn.Flatten(), torch.nn.Linear(32, 2))
         >>> x, y = torch.randn(40, 1, 4, 4), torch.arange(40) % 2
         >>> result = symlearn.fit(symlearn.wrap(net, x[:1]), (x, y),
-        ...     symlearn.FitConfig(epochs=2, burn_in=0, progress=False))
+        ...     symlearn.FitConfig(epochs=2, burn_in=0.0, progress=False))
         >>> result.predict_proba(x).shape
         torch.Size([40, 2])
     """
