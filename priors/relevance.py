@@ -104,7 +104,7 @@ def relevance(
 
 
 def _minimum(lam: Tensor, b_sq: Tensor, low: float, high: float) -> tuple[float, float]:
-    """Global minimum of J, (log delta, J): the best of all sign changes of the slope and ends."""
+    """Global minimum of J, (log delta, J): the best of both ends and all local minima."""
     points = 2 + math.floor((high - low) / _SPACING)
     grid = torch.linspace(low, high, points, dtype=torch.float64).tolist()
     falls = [_slope(t, lam, b_sq) < 0 for t in grid]
@@ -113,8 +113,7 @@ def _minimum(lam: Tensor, b_sq: Tensor, low: float, high: float) -> tuple[float,
         for a, b, falls_a, falls_b in zip(grid, grid[1:], falls, falls[1:], strict=False)
         if falls_a and not falls_b
     ]
-    candidates += [low] * (not falls[0]) + [high] * falls[-1]
-    value, best = min((profile(t, lam, b_sq), t) for t in candidates)
+    value, best = min((profile(t, lam, b_sq), t) for t in (*candidates, low, high))
     return best, value
 
 

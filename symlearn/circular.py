@@ -119,7 +119,7 @@ def circular_pool(site: Site, reference: PhaseReference | None, image: Sizes) ->
         plain, pads = _ADAPTIVE[type(pool)](stride, stride), [0] * 2 * axes
     else:
         plain, pads = copy.copy(pool), _pool_pads(pool, stride)
-        plain.padding, plain.ceil_mode = (0,) * axes, False
+        plain.padding = (0,) * axes
     passed = tuple(w // s for w, s in zip(image, site.in_size, strict=True))
     align = Align(stride, passed if len(site.calls) == 1 else (), reference)
     return CircularPool(plain, align, pads).train(pool.training)

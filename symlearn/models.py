@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import torch
 from torch import nn
 
@@ -17,9 +19,16 @@ PAPER_KINDS: dict[str, tuple[str, ...]] = {
     "ffc+conv": ("conv", "ffc"),
 }
 
+PaddingMode: TypeAlias = Literal["zeros", "reflect", "replicate", "circular"]
+
 
 def small_cnn(
-    classes: int, *, in_channels: int = 1, width: int = 8, seed: int = 0
+    classes: int,
+    *,
+    in_channels: int = 1,
+    width: int = 8,
+    padding_mode: PaddingMode = "zeros",
+    seed: int = 0,
 ) -> nn.Sequential:
     """A plain strided CNN with a pooled head, for 16x16 images: the network of the demo.
 
@@ -30,13 +39,16 @@ def small_cnn(
         classes: Number of outputs.
         in_channels: Channels of the images.
         width: Channels of the first layer.
+        padding_mode: Padding of the convolutions, as in torch.
         seed: Seed of the initial weights.
     """
     channels = [in_channels, width, 2 * width, 4 * width, 4 * width]
     with torch.random.fork_rng(devices=()):  # torch draws weights of its own
         layers: list[nn.Module] = []
         for i, (c_in, c_out) in enumerate(zip(channels[:-1], channels[1:], strict=True)):
-            layers += [nn.Conv2d(c_in, c_out, 3, stride=2 if i < 3 else 1, padding=1), nn.ReLU()]
+            stride = 2 if i < 3 else 1
+            conv = nn.Conv2d(c_in, c_out, 3, stride, padding=1, padding_mode=padding_mode)
+            layers += [conv, nn.ReLU()]
         layers += [nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(channels[-1], classes)]
     return _he(nn.Sequential(*layers), seed)
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from symlearn.observe import Site
+from symlearn.observe import CONV_TYPES, Site
 from symlearn.paths import PathSpec
 
 Selection: TypeAlias = "str | Iterable[str] | Callable[[str, nn.Module], bool] | None"
@@ -46,32 +46,32 @@ def select(convs: Sequence[Site], layers: Selection) -> list[str]:
     return picked
 
 
-def check_replaceable(model: nn.Module, convs: Sequence[Site]) -> None:
-    """Check that replacing convolutions by layers with weights of their own loses nothing.
+def check_replaceable(model: nn.Module, sites: Sequence[Site]) -> None:
+    """Check that replacing convolutions (and pools) by other modules loses nothing.
 
     Raises:
-        ValueError: If a convolution is the model itself, runs on several sizes, shares its weights
-            with another module, or carries hooks; all such layers are named.
+        ValueError: If a module carries hooks, or a convolution is the model itself, runs on several
+            sizes, or shares its weights with another module; all such layers are named.
     """
     owners: dict[int, int] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             owners[id(parameter)] = owners.get(id(parameter), 0) + 1
     problems = []
-    for conv in convs:
-        if not conv.name:
+    for site in sites:
+        if not site.name:
             problems.append("the model is one bare convolution; put it into nn.Sequential(conv)")
-        if len({size for size, _ in conv.calls}) > 1:
-            sizes = [list(size) for size, _ in conv.calls]
-            problems.append(f"{conv.name} runs on several input sizes in one pass: {sizes}")
-        if any(owners[id(p)] > 1 for p in conv.module.parameters(recurse=False)):
-            problems.append(f"{conv.name} shares its weights with another module")
-        if _has_hooks(conv.module):
-            problems.append(f"{conv.name} carries hooks, which would be lost; remove them first")
+        if isinstance(site.module, CONV_TYPES) and len({size for size, _ in site.calls}) > 1:
+            sizes = [list(size) for size, _ in site.calls]
+            problems.append(f"{site.name} runs on several input sizes in one pass: {sizes}")
+        if any(owners[id(p)] > 1 for p in site.module.parameters(recurse=False)):
+            problems.append(f"{site.name} shares its weights with another module")
+        if _has_hooks(site.module):
+            problems.append(f"{site.name} carries hooks, which would be lost; remove them first")
     if problems:
         raise ValueError(
-            "these convolutions cannot be relaxed (layers=... can leave them out):\n  "
-            + "\n  ".join(problems)
+            "these layers cannot be replaced (layers=... can leave convolutions out unless the "
+            "boundary is circular):\n  " + "\n  ".join(problems)
         )
 
 
@@ -103,6 +103,8 @@ def check_memory(sites: Sequence[Site], specs: Sequence[PathSpec], limit_gib: fl
         largest = [text for _, text in sorted(needs, reverse=True)[:8]]
         raise ValueError(
             f"the paths need {total:.3g} GiB in all, memory_limit_gib is {limit_gib:g}; the "
-            "largest are\n  " + "\n  ".join(largest) + "\nSelect fewer layers with layers=..., take "
+            "largest are\n  "
+            + "\n  ".join(largest)
+            + "\nSelect fewer layers with layers=..., take "
             "paths with fewer weights ('ffc' in place of 'fc'), or raise the limit."
         )

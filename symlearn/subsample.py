@@ -131,11 +131,9 @@ def roll_each(x: Tensor, phase: Tensor, stride: tuple[int, ...]) -> Tensor:
     """Roll every sample [C, *size] by ``-phase`` of its own; phases are below the strides."""
     shape = (-1,) + (1,) * (x.ndim - 1)
     for axis, step in enumerate(stride):
-        out = x
-        for p in range(1, step):
-            mine = (phase[:, axis] == p).reshape(shape)
-            out = torch.where(mine, x.roll(-p, axis + 2), out)
-        x = out
+        for bit in range((step - 1).bit_length()):
+            mine = (phase[:, axis] >> bit & 1).bool().reshape(shape)
+            x = torch.where(mine, x.roll(-(1 << bit), axis + 2), x)
     return x
 
 

@@ -101,7 +101,7 @@ def wrap(
     else:
         sites = observe_circular(relaxed, example_input)
     convs = [site for site in sites if isinstance(site.module, CONV_TYPES)]
-    check_replaceable(relaxed, convs)
+    check_replaceable(relaxed, sites)
     check_memory([site for site in convs if site.name in chosen], specs, memory_limit_gib)
     image = tuple(example_input.shape[2:])
     surgeon = _Surgeon(relaxed, image, options, torch.Generator().manual_seed(seed), init)
@@ -152,7 +152,10 @@ def _check_call(model: object, example: object, tie: str, init: str) -> None:
     if relaxed_layers(model):
         raise ValueError("the model is wrapped already; wrap the plain network once")
     if not any(type(m) in CONV_TYPES for m in model.modules()):
-        raise ValueError("the model has no nn.Conv1d, nn.Conv2d or nn.Conv3d layer to relax")
+        raise ValueError(
+            "the model has no nn.Conv1d, nn.Conv2d or nn.Conv3d layer to relax (subclasses may "
+            "compute something else, and are left alone)"
+        )
     devices = {p.device for p in model.parameters()}
     if len(devices) == 1 and example.device not in devices:
         raise ValueError(
@@ -192,7 +195,7 @@ class _Surgeon:
         if self.options is not None and self.options.phase == "centroid":
             self.reference = PhaseReference(self.image, self.options.dither)
             self.reference.attach(self.model)
-            self.reference.train(self.model.training)
+            self.reference.train(self.model.training).to(next(self.model.parameters()).device)
 
     def relax_all(
         self, convs: Sequence[Site], chosen: Sequence[str], specs: Sequence[PathSpec]

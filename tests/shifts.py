@@ -58,6 +58,8 @@ def stress_images(size: tuple[int, ...], channels: int = 1) -> dict[str, Tensor]
         "wave": wave.reshape(1, 1, -1, *[1] * (len(size) - 1)).expand(shape).clone(),
         "columns": noise(*size[:-1], 1).expand(shape).clone(),
     }
+    if channels > 1:
+        images["thing and its recoloured twin"] = thing + shifted(thing.flip(1), first)
     for period in (2, 4, 8):
         if all(s % period == 0 and s > period for s in size):
             repeats = [1, 1, *(s // period for s in size)]

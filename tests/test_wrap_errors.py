@@ -132,6 +132,17 @@ def test_what_cannot_be_relaxed_can_be_left_out() -> None:
         assert_same_function(net, symlearn.wrap(net, x, layers=layers), x)
 
 
+def test_what_circular_boundaries_cannot_leave_out() -> None:
+    for name, message in (("several sizes", "one runs on several"), ("tied weights", "1 shares")):
+        build, x, *_ = MODELS[name]
+        with pytest.raises(ValueError, match=message):
+            symlearn.wrap(build(), x, layers=["two", "0"][name[0] == "t"], boundary="circular")
+    pooled = nn.Sequential(conv(2, 2), nn.MaxPool2d(2))
+    pooled[1].register_forward_hook(lambda m, args, out: 2 * out)
+    with pytest.raises(ValueError, match="1 carries hooks"):
+        symlearn.wrap(pooled, X, boundary="circular")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

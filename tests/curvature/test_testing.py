@@ -59,6 +59,11 @@ class InputsReduced(Rule):
         return super().inputs(module, x).mean(1, keepdim=True)
 
 
+class InputsBesideTheWeight(Rule):  # adds what this very weight happens to map to zero
+    def inputs(self, module: Any, x: Tensor) -> Tensor:
+        return super().inputs(module, x) + torch.linalg.cross(*module.weight.detach())
+
+
 class GradsHalved(Rule):
     def grads(self, module: Any, g: Tensor) -> Tensor:
         return 0.5 * super().grads(module, g)
@@ -107,6 +112,7 @@ WRONG = {
     InputsNaN: "off by nan",
     InputsFlat: "must be 4-axis",
     InputsReduced: r"differ in \[N, R, B\]",
+    InputsBesideTheWeight: "per-sample gradients .* off by",
     GradsHalved: "output: .* off by",
     GradsSamplesMerged: "samples first",
     LayoutTransposed: "output: .* off by",

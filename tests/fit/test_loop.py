@@ -237,7 +237,9 @@ def test_bad_models_and_configs() -> None:
 
 def test_nan_training_loss_stops_the_run() -> None:
     x, y = blobs(20)
-    with pytest.raises((symlearn.NonFiniteLossError, ValueError), match=r"NaN|nan|infinite|not finite"):
+    with pytest.raises(
+        (symlearn.NonFiniteLossError, ValueError), match=r"NaN|nan|infinite|not finite"
+    ):
         symlearn.fit(
             tiny_relaxed(), (x * 1e30, y), FitConfig(epochs=2, learning_rate=1e20, progress=False)
         )

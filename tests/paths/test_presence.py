@@ -261,7 +261,7 @@ class LargestResult(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize(("n", "c_in", "c_out", "size"), [(40, 3, 25, 8), (200, 8, 12, 8)])
+@pytest.mark.parametrize(("n", "c_in", "c_out", "size"), [(40, 20, 25, 8), (200, 8, 12, 8)])
 def test_proposal_needs_little_memory(n: int, c_in: int, c_out: int, size: int) -> None:
     geo = geometry(c_in, c_out, (size, size))
     path, (x, g) = FFC().build(geo).double(), samples(geo, n)

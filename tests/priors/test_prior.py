@@ -125,7 +125,11 @@ def test_a_precision_at_its_bound_survives_its_logarithm(bound: float) -> None:
     bounds = (min(bound, 1.0), max(bound, 1.0))
     prior = PathPrior(GROUPS, bound, bounds)
     again = PathPrior(GROUPS, prior.precision, bounds)
-    assert_near(again.precision, torch.full((2,), bound).double(), 1e-6)
+    assert_near(again.precision, torch.full((2,), bound, dtype=torch.float64), 1e-12)
+    for ulp in (1 - 1e-12, 1 + 1e-12):
+        kept = PathPrior(GROUPS, bound * ulp, bounds).log_precision
+        low, high = (math.log(value) for value in bounds)
+        assert bool(((kept >= low - 1e-13) & (kept <= high + 1e-13)).all())
 
 
 def test_set_precision_is_clipped_and_checked() -> None:
@@ -263,6 +267,17 @@ def test_absence_goes_to_the_upper_bound() -> None:
     assert prior.group_precision("w") == pytest.approx(50.0)
     prior.update({"w": spectrum(1e4, 1e4)}, {"w": torch.full((2,), 1e4).double()})
     assert prior.group_precision("w") == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("method", priors.METHODS)
+def test_no_step_leaves_the_bounds(method: str) -> None:
+    curvature, params, groups = problem()
+    for start, bounds in ((0.1, (0.1, 0.2)), (0.2, (0.1, 0.2)), (900.0, (800.0, 900.0))):
+        prior = PathPrior(groups, start, bounds)
+        for _ in range(3):
+            prior.update(curvature, params, grads(), method=method, step=3.0)
+            low, high = (math.log(bound) for bound in bounds)
+            assert bool(((prior.log_precision >= low) & (prior.log_precision <= high)).all())
 
 
 def test_update_refuses_what_it_cannot_know() -> None:
