@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from symlearn.paths import ConvPath
-from symlearn.relaxed import RelaxedLayer, relaxed_layers
+from symlearn.relaxed import RelaxedLayer, relaxed_layers, replace_module
 from symlearn.subsample import Align
 
 
@@ -63,10 +63,11 @@ def collapse(model: nn.Module) -> nn.Module:
     if not relaxed_layers(model):
         raise ValueError("the model has no relaxed layer to collapse")
     plain = copy.deepcopy(model)
-    for name, layer in relaxed_layers(plain).items():
+    for layer in relaxed_layers(plain).values():
         replacement = _plain_conv(layer) or PathSum(layer)
-        parent, _, key = name.rpartition(".")
-        plain.get_submodule(parent)._modules[key] = replacement
+        if layer is plain:
+            return replacement
+        replace_module(plain, layer, replacement)
     if hasattr(plain, "symlearn_wrap"):
         del plain.symlearn_wrap
     return plain

@@ -109,3 +109,11 @@ class RelaxedBiasRule(curvature.Rule):
 def relaxed_layers(model: nn.Module) -> dict[str, RelaxedLayer]:
     """Qualified name to relaxed layer, in the model's order."""
     return {n: m for n, m in model.named_modules() if isinstance(m, RelaxedLayer)}
+
+
+def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Replace a submodule wherever the model refers to it."""
+    for parent in model.modules():
+        for key, child in list(parent._modules.items()):
+            if child is old:
+                parent._modules[key] = new

@@ -14,7 +14,7 @@ from torch import nn
 import curvature
 from curvature import Data, Likelihood
 from symlearn.fit.data import TrainData, first, null_loss
-from symlearn.fit.grow import absent_paths, switch_off_idle, test_absent
+from symlearn.fit.grow import Candidate, absent_paths, switch_off_idle, test_absent
 from symlearn.paths import PathSpec, as_specs
 from symlearn.relaxed import relaxed_layers
 from symlearn.wrap import Selection, wrap
@@ -136,14 +136,10 @@ def screen(
     source = TrainData(data, model, 256)
     specs = as_specs(paths)
     relaxed = _with_absent(model, source, specs, layers)
-    x, y = first(source.everything())
-    with torch.no_grad(), curvature.evaluating(relaxed):
-        outputs = curvature.check_outputs(relaxed(x), len(x))
-        loss = -float(likelihood.log_prob(outputs, likelihood.check(outputs, y))) / len(x)
-    if loss < MEMORISED * null_loss(source, likelihood, outputs.shape[1]):
+    if _memorised(relaxed, source, likelihood):
         warnings.warn(
-            f"the mean loss on these data is {loss:.2g} nats: the network has memorised them, and "
-            "gradients there say nothing about absent paths; give held-out data",
+            "the network has memorised these data, and gradients there say nothing about absent "
+            "paths; give held-out data",
             stacklevel=2,
         )
     generator = torch.Generator().manual_seed(seed)
@@ -155,19 +151,24 @@ def screen(
         max_samples=samples or source.n,
         seed=seed,
     )
-    return Screen(
-        ScreenRow(
-            c.layer,
-            c.path,
-            c.test.gain,
-            c.test.ratio,
-            math.exp(c.test.log_precision) if c.test.gain > 0 else math.inf,
-            c.n_params,
-            c.n_data,
-        )
-        for c in found
-        if c.path in {spec.name for spec in specs}
+    names = {spec.name for spec in specs}
+    return Screen(_row(candidate) for candidate in found if candidate.path in names)
+
+
+def _row(found: Candidate) -> ScreenRow:
+    test = found.test
+    precision = math.exp(test.log_precision) if test.gain > 0 else math.inf
+    return ScreenRow(
+        found.layer, found.path, test.gain, test.ratio, precision, found.n_params, found.n_data
     )
+
+
+def _memorised(model: nn.Module, source: TrainData, likelihood: Likelihood) -> bool:
+    x, y = first(source.everything())
+    with torch.no_grad(), curvature.evaluating(model):
+        outputs = curvature.check_outputs(model(x), len(x))
+        loss = -float(likelihood.log_prob(outputs, likelihood.check(outputs, y))) / len(x)
+    return loss < MEMORISED * null_loss(source, likelihood, outputs.shape[1])
 
 
 def _with_absent(

@@ -16,7 +16,7 @@ from symlearn.geometry import Geometry
 from symlearn.observe import CONV_TYPES, Site, count_calls, observe_convs
 from symlearn.paths import PathSpec, as_specs
 from symlearn.paths.conv import Conv
-from symlearn.relaxed import RelaxedLayer, relaxed_layers
+from symlearn.relaxed import RelaxedLayer, relaxed_layers, replace_module
 from symlearn.select import Selection, check_memory, check_replaceable, select
 from symlearn.subsample import Align, Circular, PhaseReference
 
@@ -215,7 +215,7 @@ class _Surgeon:
                 stuck.append(conv.name)
             if not relaxed:
                 _keep_frozen(layer, conv.module)
-            _put(self.model, conv.module, layer)
+            replace_module(self.model, conv.module, layer)
         if stuck:
             raise ValueError(
                 f"none of the paths {[s.name for s in specs]} can hold the pretrained weights of "
@@ -239,7 +239,7 @@ class _Surgeon:
     def replace_pools(self, pools: Sequence[Site]) -> None:
         """Put pools on each sample's own grid."""
         for pool in pools:
-            _put(self.model, pool.module, circular_pool(pool, self.reference, self.image))
+            replace_module(self.model, pool.module, circular_pool(pool, self.reference, self.image))
 
 
 def _adopt(layer: RelaxedLayer, conv: nn.Module, generator: torch.Generator) -> bool:
@@ -261,14 +261,6 @@ def _keep_frozen(layer: RelaxedLayer, conv: nn.Module) -> None:
     layer.path("conv").requires_grad_(conv.get_parameter("weight").requires_grad)
     if layer.bias is not None:
         layer.bias.requires_grad_(conv.get_parameter("bias").requires_grad)
-
-
-def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Replace a submodule wherever the model refers to it."""
-    for parent in model.modules():
-        for key, child in list(parent._modules.items()):
-            if child is old:
-                parent._modules[key] = new
 
 
 def _check_runs(model: nn.Module, example: Tensor) -> None:

@@ -36,6 +36,8 @@ def group_structure(
     gamma = math.fsum(
         priors.effective_parameters(found.curvature, prior, group) for group in measured
     )
+    if on and len(measured) < len(groups):
+        gamma = math.nan  # a frozen path works, but nothing was measured of it
     gain = math.fsum(
         prior.relevance(group, found.curvature, found.params, found.gradients).gain
         for group in measured

@@ -170,6 +170,8 @@ def _layer_samples(
             if seen >= limit:
                 break
             calls: list[curvature.Call] = []
+            # layers whose weights are all frozen still have gradients at their outputs
+            x = x.detach().requires_grad_(x.is_floating_point())
             with curvature.watch(list(layers), calls.append):
                 outputs = curvature.check_outputs(model(x), len(x))
             loss = -likelihood.log_prob(outputs, likelihood.check(outputs.detach(), y))
