@@ -27,7 +27,7 @@ class Challenge:
 
     Attributes:
         path: The path as "layer.path".
-        with_path: Log evidence in nats before.
+        with_path: Log evidence in nats after training on with it.
         without_path: Log evidence in nats after training on without it.
         removed: Whether the network without it was kept.
     """
@@ -86,16 +86,19 @@ def challenge(
     Returns:
         The state to go on with, and what was found for each path.
     """
-    before = evidence(state)
-    trials: list[tuple[float, State]] = []
-    for path in paths:
-        trial = copy.deepcopy(state)
-        trial.switch_off((layer, path))
-        train_on(trial)
-        trials.append((evidence(trial), trial))
-    _, winner = max([(before, state), *trials], key=lambda pair: pair[0])
+
+    def trial(removed: str | None) -> tuple[float, State]:
+        other = copy.deepcopy(state)
+        if removed is not None:
+            other.switch_off((layer, removed))
+        train_on(other)
+        return evidence(other), other
+
+    # the network with all paths is trained on as well: what differs is only the path
+    control, trials = trial(None), [trial(path) for path in paths]
+    _, winner = max([control, *trials], key=lambda pair: pair[0])
     found = [
-        Challenge(f"{layer}.{path}".lstrip("."), before, value, removed=trial is winner)
-        for path, (value, trial) in zip(paths, trials, strict=True)
+        Challenge(f"{layer}.{path}".lstrip("."), control[0], value, removed=other is winner)
+        for path, (value, other) in zip(paths, trials, strict=True)
     ]
     return winner, found

@@ -71,8 +71,9 @@ def test_needless_path_loses_its_challenge_and_the_state_given_is_unchanged() ->
     assert all(torch.equal(v, before[k]) for k, v in run.model.state_dict().items())
     scores["ffc"] = -70.0
     winner, found = challenge(run.state, "2", ["conv", "ffc"], evidence, lambda state: None)
-    assert winner is run.state
+    assert all(path.enabled for path in relaxed_layers(winner.model)["2"].named_paths().values())
     assert not any(c.removed for c in found)
+    assert [c.without_path - c.with_path for c in found] == [-30.0, -10.0]
 
 
 def test_trial_copies_train_on_their_own() -> None:
