@@ -93,7 +93,7 @@ class FitConfig:
     noise: float = 1.0
     learn_noise: bool = True
     batch_size: int = 32
-    learning_rate: float = 4e-3
+    learning_rate: float = 8e-3
     anneal: float = 0.4
     average: float = 0.97
     precision: float = 1.0
