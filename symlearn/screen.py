@@ -138,8 +138,8 @@ def screen(
     relaxed = _with_absent(model, source, specs, layers)
     if _memorised(relaxed, source, likelihood):
         warnings.warn(
-            "the network has memorised these data, and gradients there say nothing about absent "
-            "paths; give held-out data",
+            "the network has almost no loss on these data, as when it has memorised them, and "
+            "gradients there say little about absent paths; give held-out data",
             stacklevel=2,
         )
     generator = torch.Generator().manual_seed(seed)

@@ -304,3 +304,16 @@ def test_dead_layers_are_reported_off() -> None:
         path.switch_off()
     result = symlearn.fit(model, (x, y), FitConfig(epochs=2, progress=False, grow=False))
     assert result.report["2"].verdict == "off"
+
+
+def test_frozen_paths_are_left_alone_and_undecided() -> None:
+    """A frozen layer works; nothing was measured of it, so nothing is claimed."""
+    x, y = blobs(60)
+    model = tiny_relaxed()
+    relaxed_layers(model)["0"].requires_grad_(False)
+    before = relaxed_layers(model)["0"].path("conv").tested().clone()
+    result = symlearn.fit(model, (x, y), QUICK)
+    layer = relaxed_layers(result.model)["0"]
+    assert torch.equal(layer.path("conv").tested(), before)
+    assert result.report["0"].verdict == "undecided"
+    assert result.report["2"].verdict
