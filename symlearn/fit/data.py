@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import torch
@@ -137,16 +136,21 @@ def null_loss(data: TrainData, likelihood: Likelihood, classes: int) -> float:
     """Mean negative log likelihood in nats of always predicting the labels' frequencies.
 
     NaN where the likelihood is not categorical.
+
+    Raises:
+        ValueError: For labels that are no class indices below ``classes``.
     """
     if likelihood.name != "categorical":
         return float("nan")
     counts = torch.zeros(classes, dtype=torch.float64)
     for _, y in data.everything():
-        counts += torch.bincount(y.cpu().long(), minlength=classes).double()
+        # a bad label may come late: the likelihood says what is wrong with it
+        y = likelihood.check(torch.empty(len(y), classes), y)
+        counts += torch.bincount(y.cpu(), minlength=classes).double()
     p = counts / counts.sum()
     return float(-(p * p.clamp(min=1e-300).log()).sum())
 
 
 def first(batches: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """The first batch."""
-    return next(islice(batches, 1))
+    return next(batches)

@@ -116,8 +116,14 @@ class Fitting:
         automatic = 0.1 if loss < _MEMORISED * base else 0.0
         fraction = automatic if isinstance(config.holdout, str) else config.holdout
         if self._grows and fraction:
-            self.data.hold_out(fraction, self.generator)
+            self._set_aside(fraction)
         return 0 if loss < _TRAINED * base else round(config.burn_in * config.epochs)
+
+    def _set_aside(self, fraction: float) -> None:
+        """Hold data out; the weights and the evidence see the same N."""
+        self.data.hold_out(fraction, self.generator)
+        for group in self.state.optimiser.param_groups:
+            group["n_data"] = len(self.data.indices) * self.config.likelihood_weight
 
     def advance(self) -> None:
         """One epoch of weights, then an evidence step where one is due."""
@@ -276,7 +282,7 @@ class Fitting:
             The paths that lost their challenge, as "layer.path".
         """
         if len(self.data.held):
-            self.data.hold_out(0.0, self.generator)
+            self._set_aside(0.0)
         if not self._grows or not self.config.challenge_epochs:
             return ()
         for layer, paths in contested(self.model).items():

@@ -180,11 +180,13 @@ def test_memorised_start_sets_data_aside_and_gives_them_back() -> None:
     start.load_state_dict({**start.state_dict(), **memorised.state_dict()})
     run = Fitting(start, (x, y), FitConfig(epochs=4, progress=False))
     assert len(run.data.held) == 10
+    assert {group["n_data"] for group in run.state.optimiser.param_groups} == {90}
     assert len(set(run.data.held.tolist()) & set(run.data.indices.tolist())) == 0
     while run.epoch < run.total:
         run.advance()
     assert len(run.data.held) == 0
     assert len(run.data.indices) == 100
+    assert {group["n_data"] for group in run.state.optimiser.param_groups} == {100}
 
 
 def test_output_shares_and_effective_parameters_are_shares() -> None:
@@ -209,6 +211,11 @@ def test_report_round_trips(tmp_path: object) -> None:
         (lambda x, y: (x[:, :, :4], y), ValueError, r"size \[8, 8\]"),
         (lambda x, y: (x, y.float()), ValueError, "integer class"),
         (lambda x, y: (x, y + 7), ValueError, "network has 2 outputs"),
+        (
+            lambda x, y: (torch.cat([x] * 20), torch.cat([*[y] * 19, y + 7])),
+            ValueError,
+            "2 outputs",
+        ),
         (lambda x, y: (x, y[:5]), ValueError, "differ in length"),
         (lambda x, y: (x * float("nan"), y), ValueError, "NaN or infinite"),
         (lambda x, y: (x[:0], y[:0]), ValueError, "empty"),
