@@ -17,6 +17,8 @@ from curvature.likelihoods import (
     Likelihood,
     as_likelihood,
 )
+from curvature.padding import pad_circular
+from curvature.root import HessianRoot
 from curvature.rules import Rule, register_rule, rule_for
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "DiagonalBlock",
     "Factor",
     "Gaussian",
+    "HessianRoot",
     "KroneckerBlocks",
     "KroneckerCurvature",
     "Layout",
@@ -48,6 +51,7 @@ __all__ = [
     "dense_ggn",
     "evaluating",
     "kronecker",
+    "pad_circular",
     "register_rule",
     "rule_for",
     "testing",

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from curvature.blocks import KroneckerBlocks
 from curvature.capture import Call
+from curvature.gram import accumulator_dtype
 from curvature.passes import Pass, batch_first
-from curvature.sites import Site, accumulator_dtype
+from curvature.sites import Site
 
 _CHUNK = 2**25  # numbers in one piece of the per-sample gradients
 
@@ -36,7 +37,7 @@ def corrected(
         inputs: list[Tensor] = []
         outputs, _, vectors = run.forward(list(sites), (x, y), _recorder(calls, inputs))
         given = dict(zip(map(id, calls), inputs, strict=True))
-        for pairs in run.backward(outputs, calls, vectors):
+        for _, pairs in run.backward(outputs, calls, vectors):
             for module, total in totals.items():
                 mine = [(given[id(call)], g) for call, g in pairs if call.module is module]
                 if mine:

@@ -6,63 +6,76 @@ each sample (for ``empirical``: the outer product of the observed gradient inste
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from curvature.likelihoods import Likelihood
 
-Vectors = Callable[[Likelihood, Tensor, Tensor, torch.Generator, int], Iterator[Tensor]]
-_CHUNK = 2**25  # numbers in one piece of the square-root Hessian
 
+@dataclass(frozen=True)
+class Sampling:
+    """What an estimator sends exactly, and what it draws.
 
-def _exact(
-    likelihood: Likelihood, outputs: Tensor, targets: Tensor, generator: torch.Generator, draws: int
-) -> Iterator[Tensor]:
-    """One vector per column of the square-root Hessian: no sampling error."""
-    yield from likelihood.sqrt_hessian(outputs)
-
-
-def _sketch(
-    likelihood: Likelihood, outputs: Tensor, targets: Tensor, generator: torch.Generator, draws: int
-) -> Iterator[Tensor]:
-    """``S r`` with independent random signs r per sample and column: E[S r r^T S^T] = Lambda.
-
-    Unlike sampled labels it has no rare events: where the softmax is saturated a sampled label
-    almost always gives a zero gradient, and once in a while a huge one.
+    Attributes:
+        columns: Number of columns of the square-root Hessian that are sent exactly.
+        draws: Number of draws of what is sampled.
+        generator: Random numbers of the draws.
     """
-    rows = max(1, _CHUNK // outputs.shape[1] ** 2)
-    for _ in range(draws):
-        parts = [_signed(likelihood.sqrt_hessian(f), generator) for f in outputs.split(rows)]
-        yield torch.cat(parts) / draws**0.5
+
+    columns: int
+    draws: int
+    generator: torch.Generator
 
 
-def _signed(columns: Tensor, generator: torch.Generator) -> Tensor:
-    """Sum of the columns [C, N, K] with random signs, [N, K]."""
-    size = columns.shape[:2]
-    bits = torch.randint(0, 2, size, generator=generator, device=generator.device)
-    return torch.einsum("cn,cnk->nk", bits.to(columns).mul_(2).sub_(1), columns)
+Vectors = Callable[[Likelihood, Tensor, Tensor, Sampling], Iterator[Tensor]]
+
+
+def _hessian(
+    likelihood: Likelihood, outputs: Tensor, targets: Tensor, sampling: Sampling
+) -> Iterator[Tensor]:
+    """The largest columns of each sample's square-root Hessian S, then sketches of the rest.
+
+    A sketch is ``S r`` with independent random signs r per sample and column: ``E[S r r^T S^T] =
+    Lambda``. Unlike sampled labels it has no rare events: where the softmax is saturated a sampled
+    label almost always gives a zero gradient, and once in a while a huge one.
+    """
+    root = likelihood.sqrt_hessian(outputs)
+    yield from root.columns(sampling.columns)
+    if root.masses.shape[1] <= sampling.columns:
+        return
+    for _ in range(sampling.draws):
+        bits = torch.randint(
+            0, 2, root.masses.shape, generator=sampling.generator, device=sampling.generator.device
+        )
+        signs = bits.to(outputs).mul_(2).sub_(1)
+        signs[:, : sampling.columns] = 0
+        yield root.times(signs) / sampling.draws**0.5
 
 
 def _mc(
-    likelihood: Likelihood, outputs: Tensor, targets: Tensor, generator: torch.Generator, draws: int
+    likelihood: Likelihood, outputs: Tensor, targets: Tensor, sampling: Sampling
 ) -> Iterator[Tensor]:
     """Gradients at targets sampled from the model's own predictive distribution."""
-    for _ in range(draws):
-        yield likelihood.residual(outputs, likelihood.sample(outputs, generator)) / draws**0.5
+    for _ in range(sampling.draws):
+        sampled = likelihood.sample(outputs, sampling.generator)
+        yield likelihood.residual(outputs, sampled) / sampling.draws**0.5
 
 
 def _empirical(
-    likelihood: Likelihood, outputs: Tensor, targets: Tensor, generator: torch.Generator, draws: int
+    likelihood: Likelihood, outputs: Tensor, targets: Tensor, sampling: Sampling
 ) -> Iterator[Tensor]:
     """The gradient at the observed target (the empirical Fisher; biased as a curvature)."""
     yield likelihood.residual(outputs, targets)
 
 
 ESTIMATORS: dict[str, Vectors] = {
-    "exact": _exact,
-    "sketch": _sketch,
+    "exact": _hessian,
+    "truncated": _hessian,
+    "sketch": _hessian,
     "mc": _mc,
     "empirical": _empirical,
 }
@@ -77,3 +90,17 @@ def output_vectors(estimator: str) -> Vectors:
     if estimator not in ESTIMATORS:
         raise ValueError(f"unknown estimator {estimator!r}; choose one of {sorted(ESTIMATORS)}")
     return ESTIMATORS[estimator]
+
+
+def sampling_of(estimator: str, columns: int, draws: int, seed: int) -> Sampling:
+    """What an estimator sends exactly; ``columns`` is the choice of "truncated".
+
+    Raises:
+        ValueError: For fewer than no columns or fewer than one draw.
+    """
+    if columns < 0:
+        raise ValueError(f"columns is {columns}; give a number of exact columns, 0 or more")
+    if draws < 1:
+        raise ValueError(f"draws is {draws}; give at least one")
+    exact = {"exact": sys.maxsize, "truncated": columns}.get(estimator, 0)
+    return Sampling(exact, draws, torch.Generator().manual_seed(seed))

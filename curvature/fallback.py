@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
@@ -10,7 +10,7 @@ from torch.func import functional_call, grad, vmap
 from curvature.blocks import Block, DenseBlock, DiagonalBlock
 from curvature.coverage import Coverage
 from curvature.dense import MAX_PARAMETERS
-from curvature.sites import accumulator_dtype
+from curvature.gram import accumulator_dtype
 
 
 class PerSample:
@@ -44,13 +44,14 @@ class PerSample:
         self._rows = vmap(grad(_projection(model)), in_dims=(None, 0, 0))
         self._totals: dict[str, Tensor] = {}
 
-    def add(self, x: Tensor, vectors: Sequence[Tensor]) -> None:
-        """Add a batch of inputs and the vectors [N, K] sent backward from its outputs."""
-        for v in vectors if self.kinds else ():
-            for name, row in self._rows(self.params, x, v).items():
-                flat = row.reshape(len(row), -1).to(accumulator_dtype(row))
-                term = flat.T @ flat if self.kinds[name] == "dense" else flat.square().sum(0)
-                self._totals[name] = self._totals[name] + term if name in self._totals else term
+    def add(self, x: Tensor, v: Tensor) -> None:
+        """Add a batch of inputs and a vector [N, K] sent backward from each output."""
+        if not self.kinds:
+            return
+        for name, row in self._rows(self.params, x, v).items():
+            flat = row.reshape(len(row), -1).to(accumulator_dtype(row))
+            term = flat.T @ flat if self.kinds[name] == "dense" else flat.square().sum(0)
+            self._totals[name] = self._totals[name] + term if name in self._totals else term
 
     def blocks(self) -> dict[str, Block]:
         """Value objects by parameter name."""

@@ -17,7 +17,7 @@ from curvature.capture import Call, check_separable, evaluating
 from curvature.coverage import Coverage, coverage
 from curvature.data import Data, batches, check_batch
 from curvature.ekfac import corrected
-from curvature.estimators import output_vectors
+from curvature.estimators import output_vectors, sampling_of
 from curvature.fallback import PerSample
 from curvature.likelihoods import Likelihood, as_likelihood
 from curvature.passes import Pass
@@ -31,13 +31,27 @@ class KroneckerCurvature(Mapping[str, Block]):
         coverage: The coverage table of all parameters, fixed ones included.
         n_data: Samples the pass has seen.
         log_likelihood: Sum of ``log p(y | f)`` over them, in nats.
+        output_trace: Sum of the traces of the output Hessians.
+        sampled_trace: The part of it that was not sent backward column by column, but sampled.
     """
 
     def __init__(
-        self, blocks: Mapping[str, Block], coverage: Coverage, n_data: int, log_likelihood: float
+        self,
+        blocks: Mapping[str, Block],
+        coverage: Coverage,
+        n_data: int,
+        log_likelihood: float,
+        output_trace: float,
+        sampled_trace: float,
     ) -> None:
         self._blocks = dict(blocks)
         self.coverage, self.n_data, self.log_likelihood = coverage, n_data, log_likelihood
+        self.output_trace, self.sampled_trace = output_trace, sampled_trace
+
+    @property
+    def residual_mass(self) -> float:
+        """Share of the output Hessians' trace that was sampled: 0 for the exact estimator."""
+        return self.sampled_trace / self.output_trace if self.output_trace else 0.0
 
     def __getitem__(self, name: str) -> Block:
         return self._blocks[name]
@@ -60,7 +74,14 @@ class KroneckerCurvature(Mapping[str, Block]):
             ValueError: If the factor is not positive and finite.
         """
         blocks = {name: block.scaled(factor) for name, block in self.items()}
-        return KroneckerCurvature(blocks, self.coverage, self.n_data, self.log_likelihood * factor)
+        return KroneckerCurvature(
+            blocks,
+            self.coverage,
+            self.n_data,
+            self.log_likelihood * factor,
+            self.output_trace * factor,
+            self.sampled_trace * factor,
+        )
 
     def __add__(self, other: KroneckerCurvature) -> KroneckerCurvature:
         if list(self) != list(other):
@@ -73,6 +94,8 @@ class KroneckerCurvature(Mapping[str, Block]):
             self.coverage,
             self.n_data + other.n_data,
             self.log_likelihood + other.log_likelihood,
+            self.output_trace + other.output_trace,
+            self.sampled_trace + other.sampled_trace,
         )
 
 
@@ -87,6 +110,7 @@ def kronecker(
     fallback: str = "error",
     only: Collection[str] | None = None,
     draws: int = 1,
+    columns: int = 8,
     seed: int = 0,
     batch_size: int = 256,
 ) -> KroneckerCurvature:
@@ -98,13 +122,15 @@ def kronecker(
         model: The network; returns outputs [N, K].
         data: ``(X, y)``, a Dataset, a DataLoader or an iterable of pairs.
         likelihood: "categorical", "gaussian" (unit noise), "bernoulli", or a `Likelihood`.
-        estimator: "exact" (one backward pass per column of the square-root Hessian), "sketch" (one
-            backward pass with random signs), "mc" (sampled labels) or "empirical".
+        estimator: "exact" (one backward pass per column of the square-root Hessian), "truncated"
+            (the largest columns of each sample, and a sketch of the rest), "sketch" (one backward
+            pass with random signs), "mc" (sampled labels) or "empirical".
         sharing: "expand" or "reduce", the treatment of shared positions (Eschenhagen et al. 2023).
         ekfac: Replace the factors' eigenvalues by the projected diagonal, in a second pass.
         fallback: What to do with trainable parameters that no rule covers; see `coverage`.
         only: Names of the parameters wanted; all covered ones by default.
         draws: Number of draws of the sampling estimators.
+        columns: Number of exact columns of "truncated"; see `residual_mass` for what they leave.
         seed: Seed of the sampling estimators.
         batch_size: Samples per batch where the data do not decide it.
 
@@ -122,29 +148,27 @@ def kronecker(
     """
     if sharing not in SHARINGS:
         raise ValueError(f"unknown sharing {sharing!r}; choose one of {list(SHARINGS)}")
-    if draws < 1:
-        raise ValueError(f"draws is {draws}; give at least one")
+    vectors, sampling = output_vectors(estimator), sampling_of(estimator, columns, draws, seed)
     check_separable(model)
-    generator = torch.Generator().manual_seed(seed)
-    vectors = output_vectors(estimator)
-    run = Pass(model, as_likelihood(likelihood), vectors, generator, draws)
+    run = Pass(model, as_likelihood(likelihood), vectors, sampling)
     table = coverage(model, fallback=fallback, only=only)
     sites = sites_of(model, set(table.names("kronecker")), sharing)
     others = PerSample(model, table)
     if ekfac and isinstance(data, Iterator):  # it can be read once, and two passes need it
         data = [check_batch(batch, index) for index, batch in enumerate(data)]
-    n_data, log_likelihood = 0, 0.0
+    n_data, sums = 0, [0.0, 0.0, 0.0]
     with torch.inference_mode(False), evaluating(model):
         for batch in batches(data, model, batch_size):
-            log_likelihood += _add_batch(run, sites, others, batch)
+            added = _add_batch(run, sites, others, batch)
+            sums = [total + term for total, term in zip(sums, added, strict=True)]
             n_data += len(batch[0])
         kron = blocks_of(sites.values())
         if ekfac:
-            generator.manual_seed(seed)
+            sampling.generator.manual_seed(seed)
             kron = corrected(run, sites, kron, batches(data, model, batch_size))
     blocks = {**kron, **others.blocks()}
     ordered = {row.name: blocks[row.name] for row in table if row.name in blocks}
-    return KroneckerCurvature(ordered, table, n_data, log_likelihood)
+    return KroneckerCurvature(ordered, table, n_data, *sums)
 
 
 def _add_batch(
@@ -152,8 +176,8 @@ def _add_batch(
     sites: Mapping[nn.Module, Site],
     others: PerSample,
     batch: tuple[Tensor, Tensor],
-) -> float:
-    """Add one batch to the running curvature and return its log likelihood."""
+) -> list[float]:
+    """Add one batch; its log likelihood, trace of output Hessians and the sampled part of it."""
     x, n = batch[0], len(batch[0])
     calls: list[Call] = []
 
@@ -162,9 +186,12 @@ def _add_batch(
         calls.append(call)
 
     outputs, y, vectors = run.forward(list(sites), batch, on_call)
-    log_likelihood = float(run.likelihood.log_prob(outputs.detach().double(), y))
-    for pairs in run.backward(outputs, calls, vectors):
+    for v, pairs in run.backward(outputs, calls, vectors):
         for call, g in pairs:
             sites[call.module].add_grads(g, n)
-    others.add(x, vectors)
-    return log_likelihood
+        others.add(x, v)
+    f = outputs.detach()
+    masses = run.likelihood.sqrt_hessian(f).masses.double()
+    sampled = masses[:, run.sampling.columns :]
+    log_likelihood = run.likelihood.log_prob(f.double(), y)
+    return torch.stack([log_likelihood, masses.sum(), sampled.sum()]).tolist()

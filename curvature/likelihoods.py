@@ -1,7 +1,7 @@
 """Likelihoods as the curvature sees them: square-root Hessians, samplers and residuals.
 
-Index letters: ``N`` samples, ``K`` network outputs, ``C`` columns of the square-root Hessian.
-For outputs ``f`` the Hessian of ``-log p(y | f)`` in ``f`` is ``Lambda = S S^T`` with ``S [K, C]``
+Index letters: ``N`` samples, ``K`` network outputs. For outputs ``f`` the Hessian of ``-log p(y |
+f)`` in ``f`` is ``Lambda = S S^T``
 (Martens 2020, "New insights and perspectives on the natural gradient method", Sec. 9).
 """
 
@@ -13,6 +13,8 @@ from abc import ABC, abstractmethod
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from curvature.root import DiagonalRoot, HessianRoot, SoftmaxRoot
 
 
 class Likelihood(ABC):
@@ -37,8 +39,8 @@ class Likelihood(ABC):
         """Sum over the batch of ``log p(y | f)`` in nats, [] (differentiable)."""
 
     @abstractmethod
-    def sqrt_hessian(self, outputs: Tensor) -> Tensor:
-        """Columns of ``S``, [C, N, K], with ``sum_c S_c S_c^T = Lambda`` for each sample."""
+    def sqrt_hessian(self, outputs: Tensor) -> HessianRoot:
+        """Square root ``S`` of the outputs' Hessian for each sample, ``S S^T = Lambda``."""
 
     @abstractmethod
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
@@ -90,11 +92,9 @@ class Categorical(Likelihood):
         """Sum of log softmax probabilities of the targets, []."""
         return -F.cross_entropy(outputs, targets, reduction="sum")
 
-    def sqrt_hessian(self, outputs: Tensor) -> Tensor:
-        """``S = diag(sqrt p) - p sqrt(p)^T``: column c is ``sqrt(p_c) (e_c - p)``, [K, N, K]."""
-        p = outputs.softmax(-1)
-        eye = torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
-        return p.sqrt().T.unsqueeze(-1) * (eye.unsqueeze(1) - p.unsqueeze(0))
+    def sqrt_hessian(self, outputs: Tensor) -> HessianRoot:
+        """Cholesky factor of ``diag(p) - p p^T``, K - 1 columns."""
+        return SoftmaxRoot(outputs)
 
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """Class indices drawn from the softmax, [N]."""
@@ -153,10 +153,9 @@ class Gaussian(Likelihood):
             math.log(self.noise) + 0.5 * math.log(2 * math.pi)
         )
 
-    def sqrt_hessian(self, outputs: Tensor) -> Tensor:
-        """``S = I / sigma``, [K, N, K]."""
-        eye = torch.eye(outputs.shape[1], dtype=outputs.dtype, device=outputs.device) / self.noise
-        return eye.unsqueeze(1).expand(-1, outputs.shape[0], -1)
+    def sqrt_hessian(self, outputs: Tensor) -> HessianRoot:
+        """``S = I / sigma``, K columns."""
+        return DiagonalRoot(torch.full_like(outputs, 1 / self.noise))
 
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """Targets drawn from the Gaussian, [N, K]."""
@@ -189,11 +188,10 @@ class Bernoulli(Likelihood):
         """Sum of Bernoulli log probabilities, []."""
         return -F.binary_cross_entropy_with_logits(outputs, targets, reduction="sum")
 
-    def sqrt_hessian(self, outputs: Tensor) -> Tensor:
-        """``S = diag(sqrt(p (1 - p)))``, [K, N, K]."""
+    def sqrt_hessian(self, outputs: Tensor) -> HessianRoot:
+        """``S = diag(sqrt(p (1 - p)))``, K columns."""
         # sigmoid(-f) rather than 1 - p, which rounds to zero long before the curvature does
-        variance = outputs.sigmoid() * (-outputs).sigmoid()
-        return torch.diag_embed(variance.sqrt()).transpose(0, 1)
+        return DiagonalRoot((outputs.sigmoid() * (-outputs).sigmoid()).sqrt())
 
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """Zeros and ones drawn from the Bernoulli, [N, K]."""

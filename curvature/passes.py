@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from curvature.capture import Call, check_outputs, watch
-from curvature.estimators import Vectors
+from curvature.estimators import Sampling, Vectors
 from curvature.likelihoods import Likelihood
+from curvature.padding import FastPadding
 
 
 @dataclass(frozen=True)
@@ -21,36 +22,33 @@ class Pass:
         model: The network.
         likelihood: The likelihood.
         vectors: Which vectors in output space go backward (an estimator).
-        generator: Random numbers of the sampling estimators.
-        draws: Number of draws of the sampling estimators.
+        sampling: What the estimator may draw.
     """
 
     model: nn.Module
     likelihood: Likelihood
     vectors: Vectors
-    generator: torch.Generator
-    draws: int
+    sampling: Sampling
 
     def forward(
         self,
         modules: Collection[nn.Module],
         batch: tuple[Tensor, Tensor],
         on_call: Callable[[Call], None],
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+    ) -> tuple[Tensor, Tensor, Iterator[Tensor]]:
         """Outputs [N, K] with their graph, checked targets, and the vectors to send backward."""
         x, y = batch
-        with watch(modules, on_call):
+        with watch(modules, on_call), FastPadding():
             outputs = check_outputs(self.model(x), len(x))
         f = outputs.detach()
         y = self.likelihood.check(f, y)
-        vectors = self.vectors(self.likelihood, f, y, self.generator, self.draws)
-        return outputs, y, list(vectors)
+        return outputs, y, self.vectors(self.likelihood, f, y, self.sampling)
 
     @staticmethod
     def backward(
-        outputs: Tensor, calls: Sequence[Call], vectors: Sequence[Tensor]
-    ) -> Iterator[list[tuple[Call, Tensor]]]:
-        """For each vector, the calls with the gradients of their outputs; the graph is used up.
+        outputs: Tensor, calls: Sequence[Call], vectors: Iterator[Tensor]
+    ) -> Iterator[tuple[Tensor, list[tuple[Call, Tensor]]]]:
+        """Each vector, and the calls with the gradients of their outputs; the graph is used up.
 
         Only gradients of activations are asked for, so that autograd computes no gradient of a
         weight. A call whose output has no influence on the network's is left out.
@@ -58,17 +56,21 @@ class Pass:
         Raises:
             ValueError: If the outputs are cut off from the calls.
         """
-        if not calls:
-            return
-        if not outputs.requires_grad:
+        if calls and not outputs.requires_grad:
             raise ValueError(
                 "the network's outputs have no gradient (detached?); a curvature needs one"
             )
         edges = [call.edge for call in calls]
-        for i, v in enumerate(vectors):
-            keep = i + 1 < len(vectors)
-            grads = torch.autograd.grad(outputs, edges, v, retain_graph=keep, allow_unused=True)
-            yield [(call, g) for call, g in zip(calls, grads, strict=True) if g is not None]
+        v = next(vectors, None)
+        while v is not None:
+            following = next(vectors, None)
+            grads: Sequence[Tensor | None] = ()
+            if calls:
+                grads = torch.autograd.grad(
+                    outputs, edges, v, retain_graph=following is not None, allow_unused=True
+                )
+            yield v, [(call, g) for call, g in zip(calls, grads, strict=True) if g is not None]
+            v = following
 
 
 def batch_first(v: Tensor, n: int, module: nn.Module) -> Tensor:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curvature.blocks import Layout
+from curvature.gram import gram, patch_gram
 
 RuleClass = TypeVar("RuleClass", bound=type)
 
@@ -44,6 +45,10 @@ class Rule:
     def inputs(self, module: Any, x: Tensor) -> Tensor:
         """The vectors the weight multiplies, [N, R, B, I], from the module's input."""
         return x.reshape(len(x), -1, 1, x.shape[-1])
+
+    def input_gram(self, module: Any, x: Tensor) -> Tensor:
+        """``sum_{n, r} a a^T`` [B, I, I] of `inputs`; override it where there is a shorter way."""
+        return gram(self.inputs(module, x))
 
     def grads(self, module: Any, g: Tensor) -> Tensor:
         """Gradients of the weight's products, [N, R, B, O], from the module output's gradient."""
@@ -137,7 +142,6 @@ class LinearRule(Rule):
     """``y = x W^T + b`` along the last axis; leading axes after the first are shared positions."""
 
 
-@register_rule(nn.Conv1d, nn.Conv2d, nn.Conv3d)
 class ConvRule(Rule):
     """Convolution of any stride, padding mode, dilation and groups: patches times filters.
 
@@ -167,6 +171,22 @@ class ConvRule(Rule):
         return blocks.reshape(self._parameter(self.weight).shape)
 
 
+@register_rule(nn.Conv1d, nn.Conv2d, nn.Conv3d)
+class _StockConvRule(ConvRule):
+    """The rule of torch's own convolutions.
+
+    Not part of `ConvRule`: a subclass that changes `inputs` would inherit sums of other patches.
+    """
+
+    def input_gram(self, module: Any, x: Tensor) -> Tensor:
+        """Sums over patches that share rows, where enough windows slide; see `patch_gram`."""
+        maps, (k, s, d) = pad(module, x), (module.kernel_size, module.stride, module.dilation)
+        windows = (maps.shape[2] - d[0] * (k[0] - 1) - 1) // s[0] + 1
+        if k[0] == 1 or windows <= 2:
+            return super().input_gram(module, x)
+        return patch_gram(maps, k, s, d, module.groups)
+
+
 def same_padding(kernel: int, dilation: int) -> tuple[int, int]:
     """Zeros before and after one axis that torch's ``padding="same"`` adds."""
     total = dilation * (kernel - 1)
@@ -182,8 +202,8 @@ def conv_pads(conv: Any) -> list[tuple[int, int]]:
     return [(p, p) for p in conv.padding]
 
 
-def unfold(conv: Any, x: Tensor) -> Tensor:
-    """Patches [N, C, *sites, *kernel] of a convolution's input, padded as the convolution pads.
+def pad(conv: Any, x: Tensor) -> Tensor:
+    """A convolution's input [N, C, *sizes], padded as the convolution pads it.
 
     The stock curvature libraries build patches with zeros whatever ``padding_mode`` says.
 
@@ -200,6 +220,12 @@ def unfold(conv: Any, x: Tensor) -> Tensor:
     if any(flat):
         mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
         x = F.pad(x, flat, mode=mode)
+    return x
+
+
+def unfold(conv: Any, x: Tensor) -> Tensor:
+    """Patches [N, C, *sites, *kernel] of a convolution's input; see `pad`."""
+    x = pad(conv, x)
     geometry = zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)
     for axis, (size, stride, dilation) in enumerate(geometry, start=2):
         x = x.unfold(axis, dilation * (size - 1) + 1, stride)[..., ::dilation]

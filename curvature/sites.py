@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from curvature.blocks import KroneckerBlocks
 from curvature.capture import Call
 from curvature.factor import Factor
+from curvature.gram import accumulator_dtype, gram
 from curvature.passes import batch_first
 from curvature.rules import Rule, rule_for
 
@@ -37,7 +38,7 @@ class Site:
         self.called = False
         self._a: Tensor | None = None
         self._g: Tensor | None = None
-        self._count = 0
+        self._count = self._sent = 0
 
     @property
     def module(self) -> nn.Module:
@@ -49,10 +50,7 @@ class Site:
         """Add the inputs of one call in a batch of n samples, and make room for its gradients."""
         self.called = True
         if self.weight is not None:
-            a = self.rule.inputs(self.module, call.inputs)
-            if self.sharing == "reduce":
-                a = batch_first(a, n, self.module).mean(1, keepdim=True)
-            self._a = add_gram(self._a, a)
+            self._a = _added(self._a, self._input_gram(call.inputs, n))
         # of the output only the shape matters: a call that gets no gradient counts too
         rows, positions, blocks, outputs = self._output_vectors(call.outputs, n).shape
         self._count += rows * positions
@@ -63,7 +61,16 @@ class Site:
 
     def add_grads(self, g: Tensor, n: int) -> None:
         """Add the gradients of one call's output."""
-        self._g = add_gram(self._g, self._output_vectors(g, n))
+        g = self._output_vectors(g, n)
+        self._sent += g.shape[0] * g.shape[1]
+        self._g = _added(self._g, gram(g))
+
+    def _input_gram(self, x: Tensor, n: int) -> Tensor:
+        """[B, I, I]; of the mean over positions when weights are shared that way."""
+        if self.sharing == "expand":
+            return self.rule.input_gram(self.module, x)
+        a = batch_first(self.rule.inputs(self.module, x), n, self.module)
+        return gram(a.mean(1, keepdim=True))
 
     def _output_vectors(self, g: Tensor, n: int) -> Tensor:
         """[N, R, B, O]; summed over positions when weights are shared that way."""
@@ -80,23 +87,23 @@ class Site:
         """
         if self._g is None:
             return
-        outputs = self._factor(self._g, "gradients")
+        outputs = self._factor(self._g, self._sent, "gradients")
         if self.weight is not None and self._a is not None:
             layout = self.rule.weight_layout()
-            inputs = self._factor(self._a, "inputs")
+            inputs = self._factor(self._a, self._count, "inputs")
             yield self.weight, KroneckerBlocks(inputs, outputs, self._count, layout)
         if self.bias is not None:
             layout = self.rule.bias_layout(outputs.blocks)
             ones = Factor(self._g.new_full((outputs.blocks, 1, 1), float(self._count)))
             yield self.bias, KroneckerBlocks(ones, outputs, self._count, layout)
 
-    def _factor(self, matrix: Tensor, what: str) -> Factor:
+    def _factor(self, matrix: Tensor, vectors: int, what: str) -> Factor:
         if not bool(torch.isfinite(matrix).all()):
             raise ValueError(
                 f"the {what} at {self.weight or self.bias} are not finite, or their squares "
                 "overflow; scale the data or the weights, or use a wider dtype"
             )
-        return Factor(matrix)
+        return Factor(matrix, vectors)
 
 
 def _wanted(prefix: str, short: str | None, wanted: Collection[str]) -> str | None:
@@ -104,15 +111,8 @@ def _wanted(prefix: str, short: str | None, wanted: Collection[str]) -> str | No
     return name if name in wanted else None
 
 
-def accumulator_dtype(v: Tensor) -> torch.dtype:
-    """At least float32: sums of squares of half-precision numbers overflow."""
-    return torch.promote_types(v.dtype, torch.float32)
-
-
-def add_gram(total: Tensor | None, v: Tensor) -> Tensor:
-    """Add ``sum_{n, r} v v^T`` [B, D, D] of vectors v [N, R, B, D] to a running total."""
-    flat = v.flatten(0, 1).movedim(1, 0).to(accumulator_dtype(v))
-    return flat.mT @ flat if total is None else total.baddbmm_(flat.mT, flat)
+def _added(total: Tensor | None, term: Tensor) -> Tensor:
+    return term if total is None else total.add_(term)
 
 
 def sites_of(model: nn.Module, wanted: Collection[str], sharing: str) -> dict[nn.Module, Site]:

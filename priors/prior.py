@@ -48,6 +48,15 @@ def check_covered(curvature: Curvature, names: Sequence[str]) -> None:
         raise KeyError(f"the curvature does not cover {missing}")
 
 
+def _above_rounding(eigenvalues: Tensor) -> Tensor:
+    """Eigenvalues [P] in double; zero where they are no more than rounding.
+
+    They add nothing to the evidence, but along them weights of any size would seem free.
+    """
+    noise = torch.finfo(eigenvalues.dtype).eps * len(eigenvalues) ** 0.5 * eigenvalues.max()
+    return torch.where(eigenvalues.abs() <= noise, 0.0, eigenvalues).double()
+
+
 class PathPrior:
     """Independent Gaussians ``N(0, 1/delta_g)``, one precision per named group of parameters.
 
@@ -208,7 +217,7 @@ class PathPrior:
         check_covered(curvature, self.groups[group])
         for name in self.groups[group]:
             block = curvature[name]
-            values = block.eigenvalues.double()
+            values = _above_rounding(block.eigenvalues)
             theta = block.rotate(params[name].detach()).double()
             if gradients is None:
                 g = -delta * theta

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+import curvature
 
 Sizes = tuple[int, ...]
 CONVS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
@@ -143,7 +144,7 @@ def wrap_pad(x: Tensor, pads: Sequence[int]) -> Tensor:
         return x
     sizes = [size for size in reversed(x.shape[2:]) for _ in range(2)]
     if all(p <= size for p, size in zip(pads, sizes, strict=True)):
-        return F.pad(x, list(pads), mode="circular")
+        return curvature.pad_circular(x, pads)
     for axis, before, after in zip(range(x.ndim - 1, 1, -1), pads[::2], pads[1::2], strict=True):
         size = x.shape[axis]
         left, right = -(-before // size), -(-after // size)

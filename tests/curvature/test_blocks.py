@@ -177,8 +177,9 @@ def test_linear_weight_is_kron_of_outputs_and_inputs() -> None:
 
 def test_rounding_in_a_singular_factor_is_not_evidence() -> None:
     v = torch.randn(2, 40, dtype=torch.float64)
-    factor = Factor((v.T @ v).unsqueeze(0))
+    factor = Factor((v.T @ v).unsqueeze(0), rank=2)
     assert int((factor.values > 0).sum()) == 2
+    assert int(((factor + factor).values > 0).sum()) <= 4
     block = KroneckerBlocks(factor, Factor(psd(1, 2)), 1.0, layout((2, 40)))
     # 76 of 80 directions have no curvature, even at a precision far below rounding
     assert float(block.effective_dim(1e-30)) == pytest.approx(4, abs=1e-12)

@@ -34,9 +34,9 @@ def test_assert_same_fails() -> None:
     found = curvature.kronecker(model, data)
     others = [
         found.scaled(1.001),
-        KroneckerCurvature(found, found.coverage, found.n_data + 1, found.log_likelihood),
-        KroneckerCurvature(found, found.coverage, found.n_data, math.nan),
-        KroneckerCurvature({}, found.coverage, found.n_data, found.log_likelihood),
+        KroneckerCurvature(found, found.coverage, found.n_data + 1, found.log_likelihood, 1, 0),
+        KroneckerCurvature(found, found.coverage, found.n_data, math.nan, 1, 0),
+        KroneckerCurvature({}, found.coverage, found.n_data, found.log_likelihood, 1, 0),
     ]
     for other in others:
         with pytest.raises(AssertionError):

@@ -57,7 +57,7 @@ def test_log_prob_sums_over_samples(name: str) -> None:
 def test_square_root_of_the_hessian(name: str) -> None:
     likelihood, f = MODELS[name], outputs()
     y = targets(name, f)
-    columns = likelihood.sqrt_hessian(f)
+    columns = likelihood.sqrt_hessian(f).dense()
     assert columns.shape[1:] == f.shape
 
     def nll(a: Tensor, b: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ def test_gradients_at_samples_have_the_hessian_as_covariance(name: str) -> None:
     likelihood, n = MODELS[name], 40_000
     f = outputs(1, 3).expand(n, 3)
     g = likelihood.residual(f, likelihood.sample(f, torch.Generator().manual_seed(3)))
-    columns = likelihood.sqrt_hessian(f[:1])[:, 0]
+    columns = likelihood.sqrt_hessian(f[:1]).dense()[:, 0]
     want = columns.T @ columns
     products = torch.einsum("nk,nl->nkl", g, g)
     assert bool(((products.mean(0) - want).abs() <= 5 * products.std(0) / n**0.5).all())
@@ -120,7 +120,7 @@ def test_classes_of_no_probability_are_never_drawn() -> None:
 
 def test_saturated_bernoulli_keeps_its_curvature() -> None:
     f = torch.tensor([[20.0, -20.0]])  # in float32, 1 - sigmoid(20) is zero
-    columns = Bernoulli().sqrt_hessian(f)
+    columns = Bernoulli().sqrt_hessian(f).dense()
     assert_near(columns.square().sum((0, 1)), torch.full((2,), math.exp(-20)), 1e-5)
 
 
