@@ -32,17 +32,28 @@ def corrected(
         ValueError: If a module sees the samples on another axis than the first.
     """
     totals = {module: _Correction(site, blocks) for module, site in sites.items()}
-    for x, y in data:
-        calls: list[Call] = []
-        inputs: list[Tensor] = []
-        outputs, _, vectors = run.forward(list(sites), (x, y), _recorder(calls, inputs))
-        given = dict(zip(map(id, calls), inputs, strict=True))
-        for _, pairs in run.backward(outputs, calls, vectors):
-            for module, total in totals.items():
-                mine = [(given[id(call)], g) for call, g in pairs if call.module is module]
-                if mine:
-                    total.add(mine, len(x))
+    for batch in data:
+        _add_batch(run, totals, batch)
     return dict(pair for total in totals.values() for pair in total.blocks())
+
+
+def _add_batch(
+    run: Pass, totals: Mapping[nn.Module, _Correction], batch: tuple[Tensor, Tensor]
+) -> None:
+    calls: list[Call] = []
+    inputs: list[Tensor] = []
+    outputs, _, vectors = run.forward(list(totals), batch, _recorder(calls, inputs))
+    given = dict(zip(map(id, calls), inputs, strict=True))
+    pairs: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {module: [] for module in totals}
+
+    def on_grad(call: Call, g: Tensor) -> None:
+        pairs[call.module].append((given[id(call)], g))
+
+    for _ in run.backward(outputs, calls, vectors, on_grad):
+        for module, mine in pairs.items():
+            if mine:  # all calls of a module together: its gradient is their sum
+                totals[module].add(mine, len(batch[0]))
+            mine.clear()
 
 
 def _recorder(calls: list[Call], inputs: list[Tensor]) -> Callable[[Call], None]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_CHUNK = 2**24  # numbers in one piece of the patches
+_CHUNK = 2**21  # numbers in one piece of the patches
 
 
 def accumulator_dtype(v: Tensor) -> torch.dtype:

@@ -132,7 +132,7 @@ def kronecker(
         draws: Number of draws of the sampling estimators.
         columns: Number of exact columns of "truncated"; see `residual_mass` for what they leave.
         seed: Seed of the sampling estimators.
-        batch_size: Samples per batch where the data do not decide it.
+        batch_size: Most samples that pass through the network at once; larger batches are split.
 
     Raises:
         UncoveredParameterError: If trainable parameters have no rule and no fallback is chosen.
@@ -158,17 +158,23 @@ def kronecker(
         data = [check_batch(batch, index) for index, batch in enumerate(data)]
     n_data, sums = 0, [0.0, 0.0, 0.0]
     with torch.inference_mode(False), evaluating(model):
-        for batch in batches(data, model, batch_size):
+        for batch in _pieces(data, model, batch_size):
             added = _add_batch(run, sites, others, batch)
             sums = [total + term for total, term in zip(sums, added, strict=True)]
             n_data += len(batch[0])
         kron = blocks_of(sites.values())
         if ekfac:
             sampling.generator.manual_seed(seed)
-            kron = corrected(run, sites, kron, batches(data, model, batch_size))
+            kron = corrected(run, sites, kron, _pieces(data, model, batch_size))
     blocks = {**kron, **others.blocks()}
     ordered = {row.name: blocks[row.name] for row in table if row.name in blocks}
     return KroneckerCurvature(ordered, table, n_data, *sums)
+
+
+def _pieces(data: Data, model: nn.Module, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Checked batches of at most some size: sums do not care, and memory does."""
+    for x, y in batches(data, model, most):
+        yield from zip(x.split(most), y.split(most), strict=True)
 
 
 def _add_batch(
@@ -186,9 +192,11 @@ def _add_batch(
         calls.append(call)
 
     outputs, y, vectors = run.forward(list(sites), batch, on_call)
-    for v, pairs in run.backward(outputs, calls, vectors):
-        for call, g in pairs:
-            sites[call.module].add_grads(g, n)
+
+    def on_grad(call: Call, g: Tensor) -> None:
+        sites[call.module].add_grads(g, n)
+
+    for v in run.backward(outputs, calls, vectors, on_grad):
         others.add(x, v)
     f = outputs.detach()
     masses = run.likelihood.sqrt_hessian(f).masses.double()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node, get_gradient_edge
 
 from curvature.capture import Call, check_outputs, watch
 from curvature.estimators import Sampling, Vectors
@@ -46,12 +47,16 @@ class Pass:
 
     @staticmethod
     def backward(
-        outputs: Tensor, calls: Sequence[Call], vectors: Iterator[Tensor]
-    ) -> Iterator[tuple[Tensor, list[tuple[Call, Tensor]]]]:
-        """Each vector, and the calls with the gradients of their outputs; the graph is used up.
+        outputs: Tensor,
+        calls: Sequence[Call],
+        vectors: Iterator[Tensor],
+        on_grad: Callable[[Call, Tensor], object],
+    ) -> Iterator[Tensor]:
+        """Send the vectors back one after the other; yields each when it has passed.
 
         Only gradients of activations are asked for, so that autograd computes no gradient of a
-        weight. A call whose output has no influence on the network's is left out.
+        weight, and each is given to ``on_grad`` as it appears rather than kept to the end. A call
+        whose output has no influence on the network's gets none. The graph is used up.
 
         Raises:
             ValueError: If the outputs are cut off from the calls.
@@ -60,17 +65,62 @@ class Pass:
             raise ValueError(
                 "the network's outputs have no gradient (detached?); a curvature needs one"
             )
-        edges = [call.edge for call in calls]
-        v = next(vectors, None)
-        while v is not None:
-            following = next(vectors, None)
-            grads: Sequence[Tensor | None] = ()
-            if calls:
-                grads = torch.autograd.grad(
-                    outputs, edges, v, retain_graph=following is not None, allow_unused=True
-                )
-            yield v, [(call, g) for call, g in zip(calls, grads, strict=True) if g is not None]
-            v = following
+        ends, passed = _split(outputs, calls)
+        hooks = [call.edge.node.register_prehook(_reader(call, on_grad)) for call in passed]
+        try:
+            v = next(vectors, None)
+            while v is not None:
+                following = next(vectors, None)
+                if ends:
+                    edges, keep = [call.edge for call in ends], following is not None
+                    grads = torch.autograd.grad(outputs, edges, v, retain_graph=keep)
+                    for call, g in zip(ends, grads, strict=True):
+                        on_grad(call, g)
+                yield v
+                v = following
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _reader(
+    call: Call, on_grad: Callable[[Call, Tensor], object]
+) -> Callable[[Sequence[Tensor | None]], None]:
+    def read(grads: Sequence[Tensor | None]) -> None:
+        g = grads[call.edge.output_nr]
+        if g is not None:
+            on_grad(call, g)
+
+    return read
+
+
+def _split(outputs: Tensor, calls: Sequence[Call]) -> tuple[list[Call], list[Call]]:
+    """The calls beyond which backward passes meet no other call, and those they pass on the way.
+
+    Calls that the outputs do not depend on are in neither list.
+    """
+    if not calls:
+        return [], []
+    users: dict[Node, list[Node]] = {}
+    ahead = [get_gradient_edge(outputs).node]
+    users[ahead[0]] = []
+    while ahead:
+        node = ahead.pop()
+        for behind, _ in node.next_functions:
+            if behind is not None:
+                if behind not in users:
+                    users[behind] = []
+                    ahead.append(behind)
+                users[behind].append(node)
+    calls = [call for call in calls if call.edge.node in users]
+    passed, ahead = set[Node](), [call.edge.node for call in calls]
+    while ahead:
+        for node in users[ahead.pop()]:
+            if node not in passed:
+                passed.add(node)
+                ahead.append(node)
+    ends = [call for call in calls if call.edge.node not in passed]
+    return ends, [call for call in calls if call.edge.node in passed]
 
 
 def batch_first(v: Tensor, n: int, module: nn.Module) -> Tensor:

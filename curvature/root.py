@@ -86,7 +86,9 @@ class SoftmaxRoot(HessianRoot):
         self._diagonal = torch.where(alive, share * root, 0.0)
         self._below = torch.where(alive, share / root, 0.0)
         squares = p.square().flip(1).cumsum(1).flip(1)[:, 1:]
-        self.masses = self._diagonal.square() + self._below.square() * squares
+        # the ratio is at most `rest`; the square of `_below` alone would overflow
+        below = torch.where(alive, share.square() * (squares / rest), 0.0)
+        self.masses = self._diagonal.square() + below
 
     def times(self, weights: Tensor) -> Tensor:
         """``S w``, [N, K]."""

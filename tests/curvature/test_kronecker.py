@@ -285,3 +285,37 @@ def test_head_of_one_sample_is_exact(which: Case) -> None:
     found = curvature.kronecker(model, data, which.likelihood)
     for name in list(found)[-2:]:  # whatever comes before it, the head sees one position
         assert_near(found[name].to_dense(), exact[name])
+
+
+def test_large_batches_are_split() -> None:
+    model, (x, y) = case("cnn-circular").make()
+    seen: list[int] = []
+    hook = model.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    found = curvature.kronecker(model, [(x, y)], batch_size=2)
+    hook.remove()
+    assert max(seen) == 2
+    assert_same(found, curvature.kronecker(model, (x, y)), 1e-12)
+
+
+def test_branches_and_calls_without_influence() -> None:
+    """Gradients arrive whichever way they take, and the graph's dead ends count as zero."""
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.side = nn.Linear(3, 4), nn.Linear(3, 4)
+            self.last, self.dead = nn.Linear(4, 2), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.first(x).tanh()
+            self.dead(hidden)
+            out: Tensor = self.last(hidden + self.side(x)) + self.last(hidden)
+            return out
+
+    model = Branches().double()
+    data = torch.randn(1, 3, dtype=torch.float64), torch.tensor([1])
+    found = curvature.kronecker(model, data)
+    exact = per_parameter(model, curvature.dense_ggn(model, data))
+    for name in ("first.weight", "side.weight", "first.bias", "side.bias"):
+        assert_near(found[name].to_dense(), exact[name])
+    assert not bool(found["dead.weight"].to_dense().any())
