@@ -25,7 +25,11 @@ from torch import Tensor
 BOUNDS = (1e-8, 1e12)
 """Default range of prior precisions that the search considers."""
 _SPACING = 0.75  # of the search grid in log delta; terms of J vary over more than one unit
-_BISECTIONS = 50
+_FINE = 64  # points of the second grid, inside one interval of the first
+_BINS = 32  # per unit of log lambda: the search alone merges eigenvalues within 3 % of each other
+_MARGIN = 20.0  # below the lowest log delta, terms depend on sums of lambda and b^2 only
+_NEWTON_STEPS = 60
+_TOLERANCE = 1e-5  # a Newton step of this size leaves an error of about its square
 
 
 def profile(log_delta: float, eigenvalues: Tensor, b_squared: Tensor) -> float:
@@ -33,13 +37,6 @@ def profile(log_delta: float, eigenvalues: Tensor, b_squared: Tensor) -> float:
     delta = math.exp(log_delta)
     fit = (b_squared / (eigenvalues + delta)).sum()
     return 0.5 * float(torch.log1p(eigenvalues / delta).sum() - fit)
-
-
-def _slope(log_delta: float, lam: Tensor, b_sq: Tensor) -> float:
-    """``dJ / d log delta = 1/2 sum [delta b^2 / (lambda + delta) - lambda] / (lambda + delta)``."""
-    delta = math.exp(log_delta)
-    total = lam + delta
-    return 0.5 * float(((delta * b_sq / total - lam) / total).sum())
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ def relevance(
         )
     lam, b_sq = eigenvalues.detach().double(), b_squared.detach().double()
     for what, values in (("eigenvalues", lam), ("squared coefficients", b_sq)):
-        if not bool(((values >= 0) & torch.isfinite(values)).all()):
+        if not _finite_and_not_negative(values):
             raise ValueError(f"the {what} contain negative, NaN or infinite values")
     lam, b_sq = lam[lam > 0], b_sq[lam > 0]
     if len(lam) == 0:
@@ -103,23 +100,105 @@ def relevance(
     return Relevance(ratio, -value, log_delta, informative=True)
 
 
+def _finite_and_not_negative(values: Tensor) -> bool:
+    smallest, largest = values.aminmax() if values.numel() else (values.sum(), values.sum())
+    return bool((smallest >= 0) & (largest < math.inf))  # both are NaN if one value is
+
+
 def _minimum(lam: Tensor, b_sq: Tensor, low: float, high: float) -> tuple[float, float]:
-    """Global minimum of J, (log delta, J): the best of both ends and all local minima."""
-    points = 2 + math.floor((high - low) / _SPACING)
-    grid = torch.linspace(low, high, points, dtype=torch.float64).tolist()
-    falls = [_slope(t, lam, b_sq) < 0 for t in grid]
+    """Global minimum of J, (log delta, J): the best of both ends and all local minima.
+
+    The local minima are found on merged eigenvalues and then polished on all of them, so that the
+    cost is a few passes over the eigenvalues and no start can lead the search astray.
+    """
     candidates = [
-        _turning_point(a, b, lam, b_sq)
-        for a, b, falls_a, falls_b in zip(grid, grid[1:], falls, falls[1:], strict=False)
-        if falls_a and not falls_b
+        _polished(t, max(low, t - _SPACING), min(high, t + _SPACING), lam, b_sq)
+        for t in _turning_points(_merged(lam, b_sq, low), low, high)
     ]
     value, best = min((profile(t, lam, b_sq), t) for t in (*candidates, low, high))
     return best, value
 
 
-def _turning_point(a: float, b: float, lam: Tensor, b_sq: Tensor) -> float:
-    """Where J stops falling between a and b, by bisection of its slope."""
-    for _ in range(_BISECTIONS):
-        middle = 0.5 * (a + b)
-        a, b = (middle, b) if _slope(middle, lam, b_sq) < 0 else (a, middle)
-    return 0.5 * (a + b)
+@dataclass(frozen=True)
+class _Merged:
+    """Eigenvalues in narrow bins: ``counts`` at ``lam`` [M], and ``b_sq`` at ``at`` [M].
+
+    The two terms of J have means of their own, so that either errs in second order only.
+    """
+
+    counts: Tensor
+    lam: Tensor
+    b_sq: Tensor
+    at: Tensor
+
+    def grid(self, low: float, high: float, points: int) -> Tensor:
+        """Equidistant points [T] of log delta."""
+        return torch.linspace(low, high, points, dtype=self.lam.dtype, device=self.lam.device)
+
+    def slopes(self, log_delta: Tensor) -> Tensor:
+        """``dJ / d log delta`` at several points, [T]."""
+        delta = log_delta.exp().unsqueeze(1)
+        fit = delta * self.b_sq / (self.at + delta).square()
+        return 0.5 * (fit - self.counts * self.lam / (self.lam + delta)).sum(1)
+
+
+def _merged(lam: Tensor, b_sq: Tensor, low: float) -> _Merged:
+    """Merge eigenvalues that are close on a logarithmic scale."""
+    index = ((lam.log() - (low - _MARGIN)).clamp(min=0) * _BINS).long()
+    zeros = lam.new_zeros(int(index.max()) + 1)
+
+    def total(values: Tensor) -> Tensor:
+        return zeros.scatter_add(0, index, values)
+
+    counts, squares = total(torch.ones_like(lam)), total(b_sq)
+    used, some = counts > 0, squares > 0
+    mean = total(lam) / counts
+    at = torch.where(some, total(lam * b_sq) / squares, mean)
+    return _Merged(counts[used], mean[used], squares[used], at[used])
+
+
+def _turning_points(merged: _Merged, low: float, high: float) -> list[float]:
+    """Where J stops falling, to within the error of merging."""
+    coarse = merged.grid(low, high, 2 + math.floor((high - low) / _SPACING))
+    found = []
+    for a, b in _intervals(coarse, merged.slopes(coarse) < 0):
+        fine = merged.grid(a, b, _FINE)
+        falls = merged.slopes(fine) < 0
+        falls[0], falls[-1] = True, False  # known; a slope of zero may round to either sign
+        found += [0.5 * (c + d) for c, d in _intervals(fine, falls)]
+    return found
+
+
+def _intervals(points: Tensor, falls: Tensor) -> list[tuple[float, float]]:
+    """Neighbouring points between which J stops falling."""
+    stops = falls[:-1] & ~falls[1:]
+    return list(zip(points[:-1][stops].tolist(), points[1:][stops].tolist(), strict=True))
+
+
+def _polished(t: float, low: float, high: float, lam: Tensor, b_sq: Tensor) -> float:
+    """Zero of J's slope near t: Newton's method, and bisection where a step leaves the bracket."""
+    for _ in range(_NEWTON_STEPS):
+        slope, curve = _derivatives(t, lam, b_sq)
+        low, high = (t, high) if slope < 0 else (low, t)
+        new = t - slope / curve if curve > 0 else math.inf
+        if not low <= new <= high:
+            new = 0.5 * (low + high)
+        t, step = new, abs(new - t)
+        if step < _TOLERANCE:
+            break
+    return t
+
+
+def _derivatives(log_delta: float, lam: Tensor, b_sq: Tensor) -> tuple[float, float]:
+    """First and second derivative of J in ``log delta``.
+
+    With ``u = lambda / (lambda + delta)``, ``w = 1 - u`` and ``f = b^2 / (lambda + delta)`` they
+    are ``1/2 sum [w f - u]`` and ``1/2 sum w [f (u - w) + u]``.
+    """
+    delta = math.exp(log_delta)
+    total = lam + delta
+    u, f = lam / total, b_sq / total
+    w = delta / total
+    slope = torch.dot(w, f) - u.sum()
+    curve = torch.dot(w, f * (u - w) + u)
+    return 0.5 * float(slope), 0.5 * float(curve)

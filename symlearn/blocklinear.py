@@ -16,6 +16,8 @@ class BlockLinear(nn.Module):
     Args:
         shape: Shape of the stored weight, three axes.
         order: Axes of the stored weight that are B, O and I.
+        samples_last: Memory layout of the result: the samples next to each other, or the outputs.
+            It is a matter of speed only.
 
     Example:
         >>> import torch
@@ -24,9 +26,14 @@ class BlockLinear(nn.Module):
         torch.Size([2, 3, 5])
     """
 
-    def __init__(self, shape: tuple[int, int, int], order: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        order: tuple[int, int, int],
+        samples_last: bool = False,
+    ) -> None:
         super().__init__()
-        self.order = order
+        self.order, self.samples_last = order, samples_last
         self.weight = nn.Parameter(torch.zeros(shape))
 
     def blocks(self) -> Tensor:
@@ -35,6 +42,8 @@ class BlockLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, B, I] to [N, B, O]."""
+        if self.samples_last:
+            return torch.bmm(self.blocks(), x.permute(1, 2, 0)).permute(2, 0, 1)
         return torch.bmm(x.transpose(0, 1), self.blocks().transpose(1, 2)).transpose(0, 1)
 
 

@@ -21,6 +21,7 @@ from symlearn.geometry import Geometry
 from symlearn.paths.base import Path, PathSpec, he_std, normal_
 
 _STEPS = 12
+_HIDDEN_COPIES = 3  # copies of the hidden values in a training step, if the samples come first
 _TINY = 1e-30
 
 
@@ -30,8 +31,12 @@ class FFCPath(Path):
     def __init__(self, geometry: Geometry) -> None:
         super().__init__(geometry)
         c_out, c_in = geometry.out_channels, geometry.in_channels
-        self.theta1 = BlockLinear((c_out, c_in, geometry.out_sites), order=(0, 2, 1))
-        self.theta2 = BlockLinear((c_out, c_in, geometry.in_sites), order=(1, 0, 2))
+        s_out, s_in = geometry.out_sites, geometry.in_sites
+        # Between the two maps the channels change places. With the samples last that needs no copy
+        # of the C C' hidden values, but of the C' S' outputs and the C S gradients of the inputs.
+        last = _HIDDEN_COPIES * c_out * c_in > c_out * s_out + c_in * s_in
+        self.theta1 = BlockLinear((c_out, c_in, s_out), (0, 2, 1), samples_last=last)
+        self.theta2 = BlockLinear((c_out, c_in, s_in), (1, 0, 2), samples_last=last)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, *in] to [N, C', *out]."""

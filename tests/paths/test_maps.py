@@ -56,6 +56,26 @@ def test_ffc_is_eq_5(name: str, circular: bool) -> None:
     torch.testing.assert_close(path(x), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("circular", [False, True])
+def test_ffc_in_both_memory_layouts(circular: bool) -> None:
+    """Wide layers on small maps keep the samples last; nothing but speed may depend on it."""
+    conv = nn.Conv2d(6, 5, 3, padding=1).double()
+    geo = circular_geometry(conv, (2, 1)) if circular else conv_geometry(conv, (2, 1))
+    x = torch.randn(3, 6, 2, 1, dtype=torch.float64, requires_grad=True)
+    path = FFC().build(geo).double()
+    path.reset_parameters(torch.Generator().manual_seed(1))
+    assert path.theta1.samples_last
+    assert path.theta2.samples_last
+    expected = slow_ffc(path.theta1.weight, path.theta2.weight, x, geo)
+    wanted = torch.autograd.grad(expected.square().sum(), [x, *path.parameters()])
+    for last in (True, False):
+        path.theta1.samples_last = path.theta2.samples_last = last
+        y = path(x)
+        torch.testing.assert_close(y, expected, rtol=0, atol=1e-12)
+        grads = torch.autograd.grad(y.square().sum(), [x, *path.parameters()])
+        torch.testing.assert_close(grads, wanted, rtol=0, atol=1e-12)
+
+
 @settings(max_examples=40)
 @given(data=st.data())
 def test_conv_of_any_geometry(data: st.DataObject) -> None:

@@ -38,6 +38,15 @@ def made(*pairs: tuple[float, float]) -> tuple[Tensor, Tensor]:
     return torch.tensor(lam, dtype=torch.float64), torch.tensor(b_sq, dtype=torch.float64)
 
 
+def spread(*wells: tuple[float, float], count: int = 300) -> tuple[Tensor, Tensor]:
+    """Per well (typical eigenvalue, b^2 / eigenvalue), many eigenvalues around it."""
+    generator = torch.Generator().manual_seed(3)
+    draws = torch.randn(2, len(wells), count, generator=generator, dtype=torch.float64)
+    centre, strength = torch.tensor(wells, dtype=torch.float64).T.unsqueeze(2)
+    lam = centre * draws[0].exp()
+    return lam.flatten(), (lam * strength * draws[1].square()).flatten()
+
+
 EXAMPLES = {
     "one": made((2.0, 9.0)),
     "pays": made((1.0, 5.0), (10.0, 0.1), (100.0, 900.0)),
@@ -46,6 +55,9 @@ EXAMPLES = {
     "zeros": made((3.0, 9.0), (0.0, 0.0), (0.0, 5.0)),
     "strong": made((1e8, 1e14), (1e7, 1e10)),
     "weak": made((1e-9, 1e-6), (1e-10, 1e-12)),
+    "many": spread((1.0, 4.0)),
+    "many in two wells": spread((1e6, 3.0), (1e-3, 1.5)),
+    "many that fail": spread((1.0, 0.3), (1e3, 0.9)),
 }
 
 
@@ -103,11 +115,15 @@ def test_minimum_is_global_for_any_coefficients(pairs: list[tuple[float, float]]
     assert LOW <= test.log_precision <= HIGH
 
 
-def test_two_wells_of_nearly_equal_depth() -> None:
-    """A coarse grid alone would take the wrong one."""
+@pytest.mark.parametrize("many", [False, True])
+def test_two_wells_of_nearly_equal_depth(many: bool) -> None:
+    """A coarse grid alone would take the wrong one, and so would merged eigenvalues."""
     found = set()
     for scale in torch.linspace(0.6, 1.6, 101, dtype=torch.float64).tolist():
         lam, b_sq = made((1e8, 3.2e8), *[(1e-4, scale * 4e-4)] * 8)
+        if many:
+            well, other = made((1e8, 3.2e8)), spread((1e-4, scale * 3.5), count=40)
+            lam, b_sq = (torch.cat(both) for both in zip(well, other, strict=True))
         test, want = relevance(lam, b_sq), dense_minimum(lam, b_sq)
         assert -test.gain <= want + 1e-9
         found.add(round(test.log_precision / 10))
@@ -127,6 +143,15 @@ def test_a_group_pays_iff_squares_exceed_eigenvalues(factor: float) -> None:
     if factor < 1:
         assert test.gain == 0
         assert test.log_precision == pytest.approx(HIGH)
+
+
+@pytest.mark.parametrize("name", ["two wells", "many in two wells"])
+def test_repeated_directions_multiply_the_gain(name: str) -> None:
+    lam, b_sq = EXAMPLES[name]
+    once, often = relevance(lam, b_sq), relevance(lam.repeat(50), b_sq.repeat(50))
+    assert_near(often.gain, 50 * once.gain, 1e-12)
+    assert_near(often.log_precision, once.log_precision, 1e-9)
+    assert_near(often.ratio, once.ratio, 1e-12)
 
 
 @settings(max_examples=60)
