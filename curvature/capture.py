@@ -18,12 +18,12 @@ class Call:
 
     Attributes:
         module: The module.
-        outputs: Its output, detached; later in-place operations may overwrite its values.
+        zeros: Zeros like its output, which take no memory: the graph need not keep the output.
         edge: The place in the autograd graph where the gradient of that output is read.
     """
 
     module: nn.Module
-    outputs: Tensor
+    zeros: Tensor
     edge: GradientEdge
     _given: Tensor = field(repr=False)
     _version: int = field(repr=False)
@@ -101,7 +101,8 @@ def watch(modules: Collection[nn.Module], on_call: Callable[[Call], None]) -> It
         out = out if copied is None else copied
         with torch.no_grad():
             x = x.detach()
-            on_call(Call(module, out.detach(), get_gradient_edge(out), x, x._version))
+            zeros = out.new_zeros(()).expand(out.shape)
+            on_call(Call(module, zeros, get_gradient_edge(out), x, x._version))
         return copied
 
     # prepend: other hooks may replace the output, which is then no longer the module's own

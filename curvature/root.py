@@ -85,10 +85,10 @@ class SoftmaxRoot(HessianRoot):
         self._p, root = p, rest.sqrt()
         self._diagonal = torch.where(alive, share * root, 0.0)
         self._below = torch.where(alive, share / root, 0.0)
-        squares = p.square().flip(1).cumsum(1).flip(1)[:, 1:]
-        # the ratio is at most `rest`; the square of `_below` alone would overflow
-        below = torch.where(alive, share.square() * (squares / rest), 0.0)
-        self.masses = self._diagonal.square() + below
+        # in double: squares of small probabilities underflow, and the square of `_below` overflows
+        squares = p.double().square().flip(1).cumsum(1).flip(1)[:, 1:]
+        below = torch.where(alive, share.double().square() * (squares / rest), 0.0)
+        self.masses = (self._diagonal.double().square() + below).to(p)
 
     def times(self, weights: Tensor) -> Tensor:
         """``S w``, [N, K]."""

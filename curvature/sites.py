@@ -51,12 +51,12 @@ class Site:
         self.called = True
         if self.weight is not None:
             self._a = _added(self._a, self._input_gram(call.inputs, n))
-        # of the output only the shape matters: a call that gets no gradient counts too
-        rows, positions, blocks, outputs = self._output_vectors(call.outputs, n).shape
+        # a call that gets no gradient counts too
+        rows, positions, blocks, outputs = self._output_vectors(call.zeros, n).shape
         self._count += rows * positions
         if self._g is None:
-            self._g = call.outputs.new_zeros(
-                blocks, outputs, outputs, dtype=accumulator_dtype(call.outputs)
+            self._g = call.zeros.new_zeros(
+                blocks, outputs, outputs, dtype=accumulator_dtype(call.zeros)
             )
 
     def add_grads(self, g: Tensor, n: int) -> None:

@@ -4,9 +4,10 @@ from symlearn.fit.config import FitConfig
 from symlearn.fit.fitting import Fitting
 from symlearn.fit.history import EpochRecord
 from symlearn.fit.loop import fit
+from symlearn.fit.optimisers import ProximalAdam
 from symlearn.fit.restore import load
 from symlearn.fit.result import FitResult, score
-from symlearn.fit.weights import NonFiniteLossError, ProximalAdam, WeightAverage
+from symlearn.fit.weights import NonFiniteLossError, WeightAverage
 
 __all__ = [
     "EpochRecord",

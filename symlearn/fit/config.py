@@ -10,20 +10,24 @@ from typing import Any
 from curvature import ESTIMATORS, LIKELIHOODS
 from curvature.coverage import FALLBACKS
 from priors import METHODS
+from symlearn.fit.optimisers import OPTIMISERS
 
 OBJECTIVES = ("evidence", "map")
 SHARINGS = ("expand", "reduce")
+ANNEAL_SHAPES = ("linear", "cosine")
 
 _COUNTS = (
-    *("epochs", "batch_size", "evidence_every", "grow_every", "off_after", "patience"),
-    "report_draws",
+    *("epochs", "batch_size", "evidence_every", "evidence_pause", "hyper_steps", "grow_every"),
+    *("patience", "report_draws"),
 )
-_SIZES = ("challenge_epochs", "curvature_samples", "report_samples", "grow_samples")
+_SIZES = (
+    *("challenge_epochs", "off_after", "curvature_samples", "report_samples", "grow_samples"),
+)
 _POSITIVE = (
     *("likelihood_weight", "noise", "learning_rate", "precision", "bias_precision"),
     *("step", "max_change", "seed_size"),
 )
-_FRACTIONS = ("burn_in", "anneal", "grow_when_slow")
+_FRACTIONS = ("burn_in", "anneal", "when_slow")
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,13 @@ class FitConfig:
             value when it is learned.
         learn_noise: Learn the noise by evidence (gaussian only).
         batch_size: Samples per step where the data do not decide it.
+        optimiser: Steps of the weights: "proximal" (an Adam whose prior term is a proximal step),
+            "adam" or "sgd" with the prior's gradient added to the data's.
         learning_rate: Step size of the weights.
-        anneal: Last fraction of the epochs over which the learning rate falls linearly to 2 %;
-            precisions and paths are held in it.
+        anneal: Last fraction of the epochs, in which step sizes fall and paths are held.
+        anneal_shape: "linear" to 2 %, or half a "cosine" to zero.
+        anneal_precisions: Learn precisions in the annealing as well, rather than hold them; a
+            gradient method's steps fall like those of the weights.
         average: Decay per step of the running average of the weights; evidence is measured at the
             average, and the average is what the fit returns. 0 turns it off.
         precision: Prior precision all groups start from.
@@ -51,7 +59,12 @@ class FitConfig:
         precision_bounds: Smallest and largest precision that evidence may choose.
         burn_in: First fraction of the epochs without evidence steps; none for a network that is
             trained already. Evidence measured at a hardly trained network drives precisions up.
-        evidence_every: Epochs between evidence steps.
+        early_start: End the burn-in, after a third of it at the earliest, once a classifier is
+            better than guessing by the label frequencies and its loss has slowed down.
+        evidence_every: Epochs between evidence steps while precisions or verdicts move.
+        evidence_pause: Most epochs between evidence steps: the pause doubles with every step that
+            changed little. At most ``evidence_every`` turns this off.
+        hyper_steps: Updates of the precisions from the curvature of one evidence step.
         method: "fixed_point" or "gradient"; see `priors.PathPrior.update`.
         step: Step of the precisions: a fraction of the way, or Adam's step size.
         max_change: Largest change of a log precision in one evidence step.
@@ -62,19 +75,21 @@ class FitConfig:
         curvature_samples: Training samples in one evidence step's curvature; 0 for all.
         grow: Test absent paths for relevance, and start the best one that pays.
         grow_every: Evidence steps between tests.
-        grow_when_slow: No test while the training loss falls below this fraction of itself from one
-            evidence step to the next.
+        when_slow: The training loss has slowed down when it does not fall below this fraction of
+            itself in ``evidence_every`` epochs; no test before that.
         grow_ratio: Least ``sum b^2 / sum lambda`` of a path to be started.
         grow_gain: Least gain in nats of a path to be started.
         grow_samples: Most samples kept in memory to find directions for factored paths.
         seed_size: Size of a started path relative to a full-size initialisation.
-        off_after: Evidence steps in a row that must prefer a path's absence to switch it off.
-        challenge_epochs: Epochs of training without a path that is removed on trial, before the
-            final annealing; 0 for no trials.
+        off_after: Evidence steps in a row that must prefer a path's absence to switch it off; 0 to
+            leave all paths on.
+        challenge_epochs: Epochs of training without a path that is removed on trial, just before
+            the final annealing, and as many with it, which count as epochs of the fit; 0 for no
+            trials.
         holdout: Share of the training data on which absent paths are tested while the network has
             memorised the rest; "auto" is 0.1 when the first training loss shows memorisation.
         early_stop: Go to the final annealing once verdicts and evidence have settled.
-        patience: Evidence steps in a row with equal verdicts that count as stable.
+        patience: Epochs with equal verdicts and without a gain in evidence that count as settled.
         report_estimator: Curvature estimator of the final report.
         report_draws: Draws of that estimator, where it is a sampling one.
         report_samples: Training samples in the report's curvature; 0 for all.
@@ -93,14 +108,20 @@ class FitConfig:
     noise: float = 1.0
     learn_noise: bool = True
     batch_size: int = 32
+    optimiser: str = "proximal"
     learning_rate: float = 8e-3
     anneal: float = 0.4
+    anneal_shape: str = "linear"
+    anneal_precisions: bool = False
     average: float = 0.97
     precision: float = 1.0
     bias_precision: float = 0.01
     precision_bounds: tuple[float, float] = (1e-3, 1e6)
     burn_in: float = 0.25
+    early_start: bool = True
     evidence_every: int = 2
+    evidence_pause: int = 8
+    hyper_steps: int = 1
     method: str = "fixed_point"
     step: float = 0.5
     max_change: float = 2.0
@@ -110,7 +131,7 @@ class FitConfig:
     curvature_samples: int = 1000
     grow: bool = True
     grow_every: int = 2
-    grow_when_slow: float = 0.9
+    when_slow: float = 0.9
     grow_ratio: float = 1.5
     grow_gain: float = 3.0
     grow_samples: int = 2000
@@ -119,12 +140,36 @@ class FitConfig:
     challenge_epochs: int = 5
     holdout: float | str = "auto"
     early_stop: bool = True
-    patience: int = 10
+    patience: int = 12
     report_estimator: str = "sketch"
-    report_draws: int = 10
+    report_draws: int = 4
     report_samples: int = 2000
     fallback: str = "error"
     progress: bool | None = None
+
+    @classmethod
+    def published(cls, epochs: int = 1000, **changes: Any) -> FitConfig:
+        """The published schedule (paper, App. F.6, the MNIST settings).
+
+        Adam on the weights at 0.01 and, every five epochs after ten, one Adam step of 0.1 on the
+        log precisions with the exact curvature of all data, both annealed by a cosine; batches of
+        128, unit precisions at the start. Nothing is grown, pruned, averaged or decided early: all
+        paths are to be there, at full size (``wrap(..., init="fresh", tie="tensor")``).
+
+        Args:
+            epochs: Passes over the training data.
+            changes: Other options, by name.
+        """
+        options: dict[str, Any] = {
+            **{"batch_size": 128, "optimiser": "adam", "learning_rate": 0.01, "average": 0.0},
+            **{"anneal": 1.0, "anneal_shape": "cosine", "anneal_precisions": True},
+            **{"burn_in": min(1.0, 10 / epochs), "early_start": False},
+            **{"evidence_every": 5, "evidence_pause": 5},
+            **{"method": "gradient", "step": 0.1, "bias_precision": 1.0},
+            **{"estimator": "exact", "ekfac": False, "curvature_samples": 0},
+            **{"grow": False, "off_after": 0, "challenge_epochs": 0, "early_stop": False},
+        }
+        return cls(epochs=epochs, **{**options, **changes})
 
     def __post_init__(self) -> None:
         """Check all values at once."""
@@ -136,6 +181,8 @@ class FitConfig:
         choices = {
             "objective": OBJECTIVES,
             "likelihood": tuple(LIKELIHOODS),
+            "optimiser": tuple(OPTIMISERS),
+            "anneal_shape": ANNEAL_SHAPES,
             "method": METHODS,
             "estimator": tuple(ESTIMATORS),
             "report_estimator": tuple(ESTIMATORS),
@@ -157,7 +204,7 @@ class FitConfig:
             for name in names:
                 if not accepts(getattr(self, name)):
                     yield f"{name}={getattr(self, name)!r}, give {wanted}"
-        if self.burn_in + self.anneal > 1:
+        if self.burn_in + self.anneal > 1 and not self.anneal_precisions:
             yield f"burn_in={self.burn_in!r} and anneal={self.anneal!r} leave no epoch for evidence"
         if not 0 <= self.average < 1:
             yield f"average={self.average!r}, give a decay in [0, 1)"

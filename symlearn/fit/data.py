@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -82,7 +82,7 @@ class TrainData:
         """
         if not self.can_hold_out:
             batches = curvature.batches(self._loader, self.model, self.batch_size)
-            return list(_until(batches, size or self.n))
+            return list(until(batches, size or self.n))
         order = self.indices[torch.randperm(len(self.indices), generator=generator)]
         return list(self._take(order[: size or len(order)], self.pass_size))
 
@@ -114,7 +114,8 @@ def iter_once(data: object) -> bool:
     return isinstance(data, Iterator)
 
 
-def _until(batches: Iterator[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def until(batches: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The first batches that hold at least ``size`` samples together."""
     seen = 0
     for x, y in batches:
         yield x, y

@@ -117,12 +117,30 @@ def active_groups(prior: priors.PathPrior, result: KroneckerCurvature) -> list[s
 
 def evidence_of(prior: priors.PathPrior, found: Measurement) -> float:
     """Log evidence in nats of the measured weights; absent paths contribute nothing."""
-    active = active_groups(prior, found.curvature)
-    index = [prior.index(g) for g in active]
-    part = priors.PathPrior(
-        {g: prior.groups[g] for g in active}, prior.precision[index], prior.bounds
-    )
+    part = _part(prior, active_groups(prior, found.curvature))
     return priors.log_evidence(found.log_likelihood, found.curvature, found.params, part)
+
+
+def cost_of(prior: priors.PathPrior, found: Measurement, groups: Collection[str]) -> float:
+    """Nats of log evidence that groups cost, all groups being as they are.
+
+    It is ``1/2 sum_g [delta_g ||theta_g||^2 + sum_i log(1 + lambda_i / delta_g)]``: what their
+    removal saves while the likelihood and the other groups stay the same. Groups without
+    curvature cost nothing.
+    """
+    active = set(active_groups(prior, found.curvature)) & set(groups)
+    if not active:
+        return 0.0
+    part = _part(prior, sorted(active))
+    return -priors.log_evidence(0.0, found.curvature, found.params, part)
+
+
+def _part(prior: priors.PathPrior, groups: Collection[str]) -> priors.PathPrior:
+    """The prior of some groups."""
+    index = [prior.index(group) for group in groups]
+    return priors.PathPrior(
+        {group: prior.groups[group] for group in groups}, prior.precision[index], prior.bounds
+    )
 
 
 def effective_of(prior: priors.PathPrior, found: Measurement) -> dict[str, float]:

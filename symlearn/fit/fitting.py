@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -12,16 +11,19 @@ from torch import nn
 import curvature
 import priors
 from curvature import Data, Gaussian, Likelihood
+from symlearn.fit.challenge import Challenge, Refit, Rival, challenge, contested
 from symlearn.fit.config import FitConfig
 from symlearn.fit.data import TrainData, first, null_loss
-from symlearn.fit.evidence import Measurement, active_groups, effective_of, evidence_of, measure
 from symlearn.fit.facts import is_bias, layer_structures, path_groups
 from symlearn.fit.grow import absent_paths, start_path, switch_off_idle, test_absent
 from symlearn.fit.history import EpochRecord, agreement, plateaued, stable_for
-from symlearn.fit.prune import Challenge, challenge, contested, prune_rejected
+from symlearn.fit.optimisers import OPTIMISERS
+from symlearn.fit.precisions import PrecisionSteps, Step
+from symlearn.fit.prune import prune_rejected
 from symlearn.fit.result import FitResult, build_report, score
-from symlearn.fit.state import State
-from symlearn.fit.weights import ProximalAdam, WeightAverage, train_epoch
+from symlearn.fit.schedule import Schedule
+from symlearn.fit.state import PathKey, State
+from symlearn.fit.weights import WeightAverage, train_epoch
 from symlearn.relaxed import relaxed_layers
 from symlearn.report import LayerStructure
 from symlearn.subsample import PhaseReference
@@ -29,10 +31,12 @@ from symlearn.wrap import prior_groups
 
 # A network that predicts much better than the label frequencies is trained already; one that has
 # almost no loss left has memorised its data, whose gradients then say nothing about absent paths.
-_TRAINED, _MEMORISED = 0.5, 0.05
-_FINAL_RATE = 0.02
+# In between, it has learned enough for its curvature to mean something.
+_LEARNED, _TRAINED, _MEMORISED = 0.75, 0.5, 0.05
 # nats per sample by which two sketches of the same network's evidence differ (measured)
 _EVIDENCE_NOISE = 0.02
+# evidence steps that a verdict's agreement is counted over
+_VOTES = 10
 
 
 class Fitting:
@@ -48,8 +52,9 @@ class Fitting:
         state: Model, prior, optimiser and averages.
         history: One record per epoch so far.
         challenges: Paths removed on trial.
+        precisions: Evidence steps.
         epoch: Epochs done.
-        total: Epochs planned.
+        schedule: When things happen.
     """
 
     def __init__(
@@ -58,11 +63,12 @@ class Fitting:
         self.config = config
         self.generator = torch.Generator().manual_seed(config.seed)
         self.data = TrainData(train, model, config.batch_size)
+        self.precisions = PrecisionSteps(config, self.data, self.generator)
         self.history: list[EpochRecord] = []
         self.challenges: list[Challenge] = []
-        self.epoch, self.total = 0, config.epochs
-        self.anneal_from = round(config.epochs * (1 - config.anneal))
+        self.epoch = 0
         self._losses: list[float] = []
+        self._challenged: set[PathKey] = set()
         self._since_test, self._started = config.grow_every - 1, time.perf_counter()
         self.state = self._start(model)
         if resume is not None:
@@ -72,8 +78,9 @@ class Fitting:
             switch_off_idle(model)
         self.state.average = WeightAverage(model, config.average)
         self.state.sync_precisions()
-        self._first_evidence_epoch = self._look_at_start()
-        if self._first_evidence_epoch == 0:
+        trained = self._look_at_start()
+        self.schedule = Schedule(config, 0 if trained else round(config.burn_in * config.epochs))
+        if trained:
             # a trained network may lack a path from the start: test before weights move
             self._grow()
 
@@ -81,6 +88,11 @@ class Fitting:
     def model(self) -> nn.Module:
         """The network being trained."""
         return self.state.model
+
+    @property
+    def total(self) -> int:
+        """Epochs planned."""
+        return self.schedule.total
 
     @property
     def _grows(self) -> bool:
@@ -100,7 +112,9 @@ class Fitting:
         start = [config.bias_precision if is_bias(g) else config.precision for g in groups]
         prior = priors.PathPrior(groups, start, config.precision_bounds)
         n_data = self.data.n * config.likelihood_weight
-        optimiser = ProximalAdam(dict(model.named_parameters()), n_data, config.learning_rate)
+        optimiser = OPTIMISERS[config.optimiser](
+            dict(model.named_parameters()), n_data, config.learning_rate
+        )
         return State(model, prior, likelihood, optimiser, WeightAverage(model, config.average))
 
     def _calibrate(self) -> None:
@@ -109,121 +123,79 @@ class Fitting:
                 batches = self.data.sample(self.config.grow_samples, self.generator)
                 module.calibrate(torch.cat([x for x, _ in batches]))
 
-    def _look_at_start(self) -> int:
-        """First epoch with an evidence step; sets data aside if the network has memorised them."""
-        config, base = self.config, null_loss(self.data, self.state.likelihood, self._outputs)
+    def _look_at_start(self) -> bool:
+        """Whether the network is trained already; sets data aside if it has memorised them."""
+        config = self.config
+        base = self._null_loss = null_loss(self.data, self.state.likelihood, self._outputs)
         loss = score(self.model, self.data.everything(), self.state.likelihood)["nll"]
         automatic = 0.1 if loss < _MEMORISED * base else 0.0
         fraction = automatic if isinstance(config.holdout, str) else config.holdout
         if self._grows and fraction:
             self._set_aside(fraction)
-        return 0 if loss < _TRAINED * base else round(config.burn_in * config.epochs)
+        return loss < _TRAINED * base
 
     def _set_aside(self, fraction: float) -> None:
         """Hold data out; the weights and the evidence see the same N."""
         self.data.hold_out(fraction, self.generator)
-        for group in self.state.optimiser.param_groups:
-            group["n_data"] = len(self.data.indices) * self.config.likelihood_weight
+        self.state.optimiser.set_n_data(self._n_data())
+
+    def _n_data(self) -> float:
+        """Samples that the weights see, times the likelihood weight."""
+        return len(self.data.indices) * self.config.likelihood_weight
 
     def advance(self) -> None:
-        """One epoch of weights, then an evidence step where one is due."""
-        rate = self.learning_rate()
-        lost = self._before_annealing() if self.epoch == self.anneal_from else ()
-        self.state.optimiser.set_lr(rate)
+        """One epoch of weights and an evidence step where one is due, or the epochs of trials."""
+        if self.schedule.trials_due(self.epoch):
+            if len(self.data.held):
+                self._set_aside(0.0)
+            paths = self._unchallenged()
+            if paths:
+                self._challenge(paths)
+                return
+        self.state.optimiser.set_lr(self.config.learning_rate * self.schedule.rate(self.epoch))
         self._losses.append(self._train(self.state))
         self.epoch += 1
-        facts: dict[str, Any] = {"pruned": lost}
-        if self._evidence_due():
-            facts = self._evidence_step()
+        learned = self._losses[-1] < _LEARNED * self._null_loss
+        if self.schedule.early_start_due(self.epoch) and learned and self._slow():
+            self.schedule.start_evidence(self.epoch)
+        self._record(**self._evidence_step() if self.schedule.evidence_due(self.epoch) else {})
+        self._decide_early()
+
+    def _record(self, **facts: Any) -> None:
+        """Add a record of the epoch that has just ended."""
         prior = self.state.prior
         self.history.append(
             EpochRecord(
                 self.epoch,
                 time.perf_counter() - self._started,
-                rate,
+                self.config.learning_rate * self.schedule.rate(self.epoch - 1),
                 self._losses[-1],
                 precision=dict(zip(prior.groups, prior.precision.tolist(), strict=True)),
                 noise=getattr(self.state.likelihood, "noise", 1.0),
                 **facts,
             )
         )
-        self._decide_early()
 
     def _train(self, state: State) -> float:
         batches = self.data.epoch(self.generator)
         return train_epoch(state.model, batches, state.likelihood, state.optimiser, state.average)
 
-    def learning_rate(self) -> float:
-        """Step size of the coming epoch: constant, then falling linearly to 2 %."""
-        length = max(1, self.total - self.anneal_from)
-        done = max(0, self.epoch + 1 - self.anneal_from) / length
-        return self.config.learning_rate * (1 - (1 - _FINAL_RATE) * min(1.0, done))
-
-    def _evidence_due(self) -> bool:
-        past = self.epoch - self._first_evidence_epoch
-        wanted = self.config.objective == "evidence" and self.epoch <= self.anneal_from
-        return wanted and past >= 0 and past % self.config.evidence_every == 0
-
-    def _measure(self, state: State, samples: int, estimator: str, **options: Any) -> Measurement:
-        """Curvature and gradients at a state's current weights."""
-        return measure(
-            state.model,
-            self.data.sample(samples, self.generator),
-            self.data.everything(),
-            state.likelihood,
-            estimator=estimator,
-            ekfac=self.config.ekfac,
-            sharing=self.config.sharing,
-            weight=self.config.likelihood_weight,
-            fallback=self.config.fallback,
-            seed=self._seed(),
-            **options,
-        )
-
-    def _seed(self) -> int:
-        return int(torch.randint(2**31, (), generator=self.generator))
-
-    def _update_precisions(
-        self, state: State
-    ) -> tuple[Measurement, float, dict[str, priors.Relevance]]:
-        """Measure at the averaged weights and move precisions and noise."""
-        config = self.config
-        with state.average.applied():
-            found = self._measure(state, config.curvature_samples, config.estimator)
-        value = evidence_of(state.prior, found)
-        learned = [g for g in active_groups(state.prior, found.curvature) if not is_bias(g)]
-        tests = state.prior.update(
-            found.curvature,
-            found.params,
-            found.gradients,
-            groups=learned,
-            method=config.method,
-            step=config.step,
-            max_change=config.max_change,
-        )
-        self._update_noise(state, found)
-        state.sync_precisions()
-        return found, value, tests
-
-    def _update_noise(self, state: State, found: Measurement) -> None:
-        if isinstance(state.likelihood, Gaussian) and self.config.learn_noise:
-            gamma = math.fsum(effective_of(state.prior, found).values())
-            noise = priors.update_noise(
-                found.residual_sq,
-                found.n_targets,
-                min(gamma / self.config.likelihood_weight, 0.9 * found.n_targets),
-                state.likelihood.noise,
-                step=0.5,
-            )
-            state.likelihood = Gaussian(noise)
-
     def _evidence_step(self) -> dict[str, Any]:
-        found, value, tests = self._update_precisions(self.state)
-        pruned = prune_rejected(self.state, tests, self.config.off_after)
-        facts = layer_structures(self.model, self.state.prior, found, {})
-        verdicts = {name: LayerStructure.of(name, paths).verdict for name, paths in facts.items()}
-        grown = self._grow() if self.epoch < self.anneal_from and self._test_due() else ()
-        return {"log_evidence": value, "verdicts": verdicts, "grown": grown, "pruned": pruned}
+        """Move precisions, switch paths off and on; returns the facts for the record."""
+        step = self.precisions.take(self.state, self.schedule.precision_step(self.epoch))
+        pruned = prune_rejected(self.state, step.tests, self.config.off_after)
+        verdicts = self._verdicts(step)
+        moved = abs(step.after - step.before) >= _EVIDENCE_NOISE * self.data.n
+        doubted = bool(pruned) or any(self.state.rejected.values())
+        grown = self._grow() if self.epoch < self.schedule.anneal_from and self._test_due() else ()
+        same = verdicts == next((r.verdicts for r in reversed(self.history) if r.verdicts), None)
+        self.schedule.measured(self.epoch, settled=same and not (moved or doubted or grown))
+        return {
+            "log_evidence": step.before,
+            "verdicts": verdicts,
+            "grown": grown,
+            "pruned": pruned,
+        }
 
     def _test_due(self) -> bool:
         """Whether absent paths are to be tested at this evidence step.
@@ -231,12 +203,18 @@ class Fitting:
         While the paths that are present still learn fast, an absent one always seems to pay: it
         would speed up what they are about to do. So tests wait until the loss has slowed down.
         """
-        every = self.config.evidence_every
-        losses = self._losses[-every - 1 :]
-        if len(losses) > every and losses[-1] < self.config.grow_when_slow * losses[0]:
+        if not self._slow():
             return False
         self._since_test = (self._since_test + 1) % self.config.grow_every
         return self._since_test == 0
+
+    def _slow(self) -> bool:
+        """Whether the training loss does not fall quickly."""
+        every = self.config.evidence_every
+        return not (
+            len(self._losses) > every
+            and self._losses[-1] < self.config.when_slow * self._losses[-every - 1]
+        )
 
     def _grow(self) -> tuple[str, ...]:
         """Test absent paths at the averaged weights and start the best one that pays."""
@@ -251,8 +229,9 @@ class Fitting:
                 bounds=state.prior.bounds,
                 estimator=config.estimator,
                 max_samples=config.grow_samples,
+                curvature_samples=config.curvature_samples,
                 weight=config.likelihood_weight,
-                seed=self._seed(),
+                seed=self.precisions.seed(),
             )
         best = next((c for c in candidates if c.test.ratio > config.grow_ratio), None)
         if best is None or best.test.gain <= config.grow_gain:
@@ -268,38 +247,63 @@ class Fitting:
     def _decide_early(self) -> None:
         """Begin the final annealing now if verdicts and evidence have settled."""
         config = self.config
-        settled = stable_for(self.history) >= config.patience and plateaued(
-            self.history, config.patience, _EVIDENCE_NOISE * self.data.n
-        )
-        if config.early_stop and settled and self.epoch < self.anneal_from:
-            length = self.total - self.anneal_from
-            self.anneal_from, self.total = self.epoch, self.epoch + length
+        if (
+            config.early_stop
+            and self.epoch < self.schedule.anneal_from
+            and stable_for(self.history) >= config.patience
+            and plateaued(self.history, config.patience, _EVIDENCE_NOISE * self.data.n)
+        ):
+            self.schedule.anneal_now(self.epoch)
 
-    def _before_annealing(self) -> tuple[str, ...]:
-        """Take held-out data back, and challenge the paths of layers that have several.
-
-        Returns:
-            The paths that lost their challenge, as "layer.path".
-        """
-        if len(self.data.held):
-            self._set_aside(0.0)
+    def _unchallenged(self) -> list[PathKey]:
+        """Paths that are still to be removed on trial."""
         if not self._grows or not self.config.challenge_epochs:
-            return ()
-        for layer, paths in contested(self.model).items():
-            self.state, found = challenge(self.state, layer, paths, self._evidence, self._train_on)
+            return []
+        return [key for key in contested(self.model) if key not in self._challenged]
+
+    def _challenge(self, paths: list[PathKey]) -> None:
+        """Remove paths on trial, round by round until no removal pays; then the annealing."""
+        self._challenged.update(paths)
+        while paths:
+            refit, found = challenge(
+                self.state, paths, self._refit, self._n_data(), _EVIDENCE_NOISE
+            )
+            self.state = refit.state
             self.challenges += found
-        return tuple(trial.path for trial in self.challenges if trial.removed)
+            self.generator.manual_seed(self.precisions.seed())  # other batches from here on
+            for left, loss in zip(range(len(refit.losses))[::-1], refit.losses, strict=True):
+                self._losses.append(loss)
+                self.epoch += 1
+                self._record(**{} if left else self._after_trials(refit.last, found))
+            better = [c.key for c in found if c.without_path > c.with_path and not c.removed]
+            paths = [key for key in contested(self.model) if key in better]
+        self.schedule.anneal_now(self.epoch)
 
-    def _evidence(self, state: State) -> float:
-        with state.average.applied():
-            found = self._measure(state, self.config.curvature_samples, self.config.estimator)
-        return evidence_of(state.prior, found)
+    def _verdicts(self, step: Step) -> dict[str, str]:
+        facts = layer_structures(self.model, self.state.prior, step.found, {})
+        return {name: LayerStructure.of(name, paths).verdict for name, paths in facts.items()}
 
-    def _train_on(self, state: State) -> None:
-        for epoch in range(self.config.challenge_epochs):
-            self._train(state)
-            if epoch % self.config.evidence_every == 0:
-                self._update_precisions(state)
+    def _after_trials(self, step: Step, found: list[Challenge]) -> dict[str, Any]:
+        return {
+            "log_evidence": step.after,
+            "verdicts": self._verdicts(step),
+            "pruned": tuple(trial.path for trial in found if trial.removed),
+        }
+
+    def _refit(self, state: State, rival: Rival | None) -> Refit:
+        """Train a state on for a trial; every call sees the same batches and sketches."""
+        last, losses = self.schedule.trial_epochs - 1, list[float]()
+        start = self.generator.get_state()
+        with torch.random.fork_rng():
+            for epoch in range(last + 1):
+                losses.append(self._train(state))
+                over = epoch == last or (rival is not None and rival.out_of_reach(losses))
+                if over or epoch % self.config.evidence_every == 0:
+                    step = self.precisions.take(state, self.config.step)
+                if over:
+                    break
+        self.generator.set_state(start)
+        return Refit(state, tuple(losses), step)
 
     def finish(self, validation: Data | None = None) -> FitResult:
         """Put the averaged weights into the model, measure it once more, and report."""
@@ -307,18 +311,15 @@ class Fitting:
         state.average.copy_to_model()
         self.data.hold_out(0.0, self.generator)
         state.model.eval()
-        found = self._measure(
-            state,
-            config.report_samples,
-            config.report_estimator,
-            draws=config.report_draws,
+        found = self.precisions.measure(
+            state, config.report_samples, config.report_estimator, draws=config.report_draws
         )
         report = build_report(
             state.model,
             state.prior,
             found,
             self.data.sample(config.report_samples, self.generator),
-            lambda layer, verdict: agreement(self.history, layer, verdict, config.patience),
+            lambda layer, verdict: agreement(self.history, layer, verdict, _VOTES),
             config.objective,
             self._meta(validation),
         )
@@ -335,12 +336,7 @@ class Fitting:
             "likelihood": self.state.likelihood.name,
             "torch": torch.__version__,
         }
-        for trial in self.challenges:
-            change = trial.without_path - trial.with_path
-            decision = "removed" if trial.removed else "kept"
-            meta[f"without {trial.path}"] = (
-                f"{change:+.0f} nats of evidence after refit, {decision}"
-            )
+        meta.update({f"without {trial.path}": trial.outcome for trial in self.challenges})
         if validation is not None:
             scores = score(self.model, validation, self.state.likelihood)
             meta.update({f"validation_{name}": value for name, value in scores.items()})

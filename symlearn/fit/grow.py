@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import curvature
 import priors
 from curvature import Likelihood
-from symlearn.fit.data import halves
+from symlearn.fit.data import halves, until
 from symlearn.fit.evidence import total_gradients
 from symlearn.paths import Path
 from symlearn.relaxed import relaxed_layers
@@ -79,6 +79,7 @@ def test_absent(
     bounds: tuple[float, float] = priors.BOUNDS,
     estimator: str = "sketch",
     max_samples: int = 2000,
+    curvature_samples: int = 0,
     weight: float = 1.0,
     seed: int = 0,
 ) -> list[Candidate]:
@@ -93,6 +94,8 @@ def test_absent(
         bounds: Range of precisions considered.
         estimator: Curvature estimator.
         max_samples: Most samples kept in memory for finding directions.
+        curvature_samples: About as many samples of the testing half for the curvature; 0 for all.
+            The gradient is that of all: noise in it would look like relevance.
         weight: Weight of the likelihood.
         seed: Seed of the estimator.
     """
@@ -103,12 +106,13 @@ def test_absent(
     with _proposed(model, paths, finding, likelihood, max_samples):
         names = {key: _tested_name(model, path) for key, path in paths.items()}
         only = list(names.values())
-        found = curvature.kronecker(
-            model, testing, likelihood, estimator, only=only, seed=seed
-        ).scaled(weight)
+        some = list(until(testing, curvature_samples)) if curvature_samples else testing
+        found = curvature.kronecker(model, some, likelihood, estimator, only=only, seed=seed)
+        n_data = sum(len(y) for _, y in testing)
+        found = found.scaled(weight * n_data / found.n_data)
         grads, *_ = total_gradients(model, testing, likelihood, only)
         tested = [
-            _candidate(key, path, found, weight * grads[names[key]], names[key], bounds)
+            _candidate(key, path, found, weight * grads[names[key]], names[key], bounds, n_data)
             for key, path in paths.items()
         ]
     return sorted(tested, key=lambda c: c.test.gain, reverse=True)
@@ -121,12 +125,13 @@ def _candidate(
     gradient: Tensor,
     name: str,
     bounds: tuple[float, float],
+    n_data: int,
 ) -> Candidate:
     block = found[name]
     test = priors.relevance(block.eigenvalues, block.rotate(gradient).square(), bounds)
     weights = {n: p.detach().clone() for n, p in path.named_parameters()}
     size = sum(w.numel() for w in weights.values())
-    return Candidate(*key, test, found.n_data, size, weights, -gradient)
+    return Candidate(*key, test, n_data, size, weights, -gradient)
 
 
 def _tested_name(model: nn.Module, path: Path) -> str:
@@ -177,7 +182,7 @@ def _layer_samples(
             loss = -likelihood.log_prob(outputs, likelihood.check(outputs.detach(), y))
             grads = torch.autograd.grad(loss, [c.edge for c in calls], allow_unused=True)
             for call, g in zip(calls, grads, strict=True):
-                g = torch.zeros_like(call.outputs) if g is None else g
+                g = call.zeros if g is None else g
                 kept[layers[call.module]].append((call.inputs, g))  # type: ignore[index]
             seen += len(x)
     return {

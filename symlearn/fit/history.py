@@ -46,16 +46,16 @@ class EpochRecord:
 
 
 def stable_for(history: list[EpochRecord]) -> int:
-    """Number of evidence steps at the end of the history with the same verdicts and paths."""
+    """Epochs at the end of the history over which verdicts and paths have been the same."""
     steps = [record for record in history if record.verdicts]
-    count = 0
+    since = history[-1].epoch if history else 0
     for record in reversed(steps):
         if record.verdicts != steps[-1].verdicts:
             break
-        count += 1
+        since = record.epoch
         if record.grown or record.pruned:
             break
-    return count
+    return history[-1].epoch - since if history else 0
 
 
 def agreement(history: list[EpochRecord], layer: str, verdict: str, last: int) -> float:
@@ -79,7 +79,9 @@ def _names(paths: tuple[str, ...], layer: str) -> bool:
     return any(path.rpartition(".")[0] == layer for path in paths)
 
 
-def plateaued(history: list[EpochRecord], last: int, tolerance: float) -> bool:
-    """Whether the last evidence steps did not raise the best log evidence by the tolerance."""
-    values = [r.log_evidence for r in history if r.log_evidence is not None]
-    return len(values) > last and max(values[-last:]) - max(values[:-last]) < tolerance
+def plateaued(history: list[EpochRecord], epochs: int, tolerance: float) -> bool:
+    """Whether the last epochs did not raise the best log evidence by the tolerance, in nats."""
+    values = [(r.epoch, r.log_evidence) for r in history if r.log_evidence is not None]
+    recent = [value for epoch, value in values if epoch > history[-1].epoch - epochs]
+    before = [value for epoch, value in values if epoch <= history[-1].epoch - epochs]
+    return bool(recent and before) and max(recent) - max(before) < tolerance

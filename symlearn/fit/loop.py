@@ -39,8 +39,8 @@ def fit(
         train: ``(X, y)``, a Dataset or a DataLoader.
         config: Options; `FitConfig` documents them.
         validation: Data whose loss and accuracy are recorded in the report; never used to learn.
-        callbacks: Called with the running `Fitting` after every epoch; one that returns True ends
-            the fit after this epoch.
+        callbacks: Called with the running `Fitting` after every epoch (after trials, once for all
+            their epochs); one that returns True ends the fit.
         resume: An earlier result on the same architecture, whose weights and precisions are the
             start.
 

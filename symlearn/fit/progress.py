@@ -16,7 +16,9 @@ from symlearn.fit.history import EpochRecord
 class _Run(Protocol):
     history: list[EpochRecord]
     epoch: int
-    total: int
+
+    @property
+    def total(self) -> int: ...
 
 
 class Progress:

@@ -8,7 +8,8 @@ from torch import nn
 
 import priors
 from curvature import Likelihood
-from symlearn.fit.weights import ProximalAdam, WeightAverage
+from symlearn.fit.optimisers import MapOptimiser
+from symlearn.fit.weights import WeightAverage
 from symlearn.relaxed import relaxed_layers
 
 PathKey = tuple[str, str]
@@ -31,7 +32,7 @@ class State:
     model: nn.Module
     prior: priors.PathPrior
     likelihood: Likelihood
-    optimiser: ProximalAdam
+    optimiser: MapOptimiser
     average: WeightAverage
     rejected: dict[PathKey, int] = field(default_factory=dict)
 

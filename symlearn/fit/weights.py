@@ -1,96 +1,21 @@
-"""MAP steps on the weights: a proximal Adam whose fixed point is the MAP, and weight averaging.
-
-    v <- adaptive scale of the gradient g of the mean negative log likelihood
-    p <- p - lr m / (sqrt v + eps)                       data term
-    p <- p / (1 + lr delta / (N (sqrt v + eps)))         prior term, exactly, in the same metric
-
-A stationary point has ``m + delta p / N = 0``, the MAP, and the step is stable for any delta.
-Decoupled decay (AdamW) divides by ``1 + lr delta / N`` instead, and has another fixed point.
-"""
+"""Epochs of weight steps, and the running average of the weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import curvature
 from curvature import Likelihood
+from symlearn.fit.optimisers import MapOptimiser
 
 
 class NonFiniteLossError(RuntimeError):
     """The training loss became NaN or infinite."""
-
-
-class ProximalAdam(torch.optim.Optimizer):
-    """Adam on the data term, with an exact proximal step for each parameter's Gaussian prior.
-
-    Args:
-        named: Parameters by name.
-        n_data: Number of samples N that the mean loss averages over (times the likelihood weight).
-        lr: Step size.
-        betas: Decay of the first and second moment.
-        eps: Added to the root of the second moment.
-    """
-
-    def __init__(
-        self,
-        named: Mapping[str, nn.Parameter],
-        n_data: float,
-        lr: float = 4e-3,
-        betas: tuple[float, float] = (0.9, 0.99),
-        eps: float = 1e-4,
-    ) -> None:
-        groups = [{"params": [p], "name": n, "precision": 0.0} for n, p in named.items()]
-        super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "n_data": float(n_data)})
-
-    def set_precisions(self, precisions: Mapping[str, float]) -> None:
-        """Set the prior precision of each named parameter; others have none."""
-        for group in self.param_groups:
-            group["precision"] = precisions.get(group["name"], 0.0)
-
-    def set_lr(self, lr: float) -> None:
-        """Set the step size of all parameters."""
-        for group in self.param_groups:
-            group["lr"] = lr
-
-    def restart(self, parameter: nn.Parameter) -> None:
-        """Forget a parameter's moments: small known scale, no momentum."""
-        self.state[parameter] = {
-            "step": 10_000,
-            "m": torch.zeros_like(parameter),
-            "v": torch.full_like(parameter, 1e-6),
-        }
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step on all parameters that have a gradient of the mean data loss."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None and p.requires_grad:
-                    self._update(p, p.grad, group)
-        return loss
-
-    def _update(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[p]
-        if not state:
-            state.update(step=0, m=torch.zeros_like(p), v=torch.zeros_like(p))
-        state["step"] += 1
-        b1, b2 = group["betas"]
-        m, v = state["m"].lerp_(g, 1 - b1), state["v"].lerp_(g.square(), 1 - b2)
-        scale = (v / (1 - b2 ** state["step"])).sqrt_().add_(group["eps"])
-        lr = group["lr"]
-        p.addcdiv_(m, scale, value=-lr / (1 - b1 ** state["step"]))
-        if group["precision"]:
-            p.div_(1 + (lr * group["precision"] / group["n_data"]) / scale)
 
 
 class WeightAverage:
@@ -143,7 +68,7 @@ def train_epoch(
     model: nn.Module,
     batches: Iterator[tuple[Tensor, Tensor]],
     likelihood: Likelihood,
-    optimiser: ProximalAdam,
+    optimiser: MapOptimiser,
     average: WeightAverage,
 ) -> float:
     """One pass of MAP steps; returns the mean negative log likelihood seen, in nats.

@@ -178,8 +178,9 @@ def test_watch_reports_calls_in_order_and_leaves_no_hook() -> None:
     assert [call.module for call in calls] == [model.inner, model.inner, model.head]
     assert torch.equal(calls[0].inputs, x)
     assert not calls[0].inputs.requires_grad
-    assert torch.equal(calls[2].outputs, out)
-    assert not calls[2].outputs.requires_grad
+    assert torch.equal(calls[2].zeros, torch.zeros_like(out))
+    assert calls[2].zeros.untyped_storage().nbytes() == out.element_size()
+    assert not calls[2].zeros.requires_grad
     assert all(not m._forward_hooks for m in model.modules())
     model(x)
     assert len(calls) == 3

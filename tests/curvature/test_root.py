@@ -75,6 +75,12 @@ def test_saturated_outputs_keep_their_curvature_in_single_precision() -> None:
         assert float(got[n, k, k]) == pytest.approx(float(want[n, k, k]), rel=1e-5)
 
 
+def test_masses_of_saturated_outputs_in_single_precision() -> None:
+    logits = torch.tensor([[50.0, 16.7, 0.0, -50.0], [40.0, -30.0, -31.0, -60.0]])
+    masses, want = SoftmaxRoot(logits).masses.double(), SoftmaxRoot(logits.double()).masses
+    assert torch.allclose(masses, want, rtol=1e-5, atol=1e-40)
+
+
 def test_certain_outputs_have_no_curvature_and_no_nan() -> None:
     root = SoftmaxRoot(torch.tensor([[0.0, -500.0, -500.0], [0.0, 0.0, -500.0]]))
     assert not bool(root.masses[0].any())

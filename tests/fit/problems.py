@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from symlearn import FitConfig
+from symlearn.fit import Fitting
+from symlearn.relaxed import relaxed_layers
 from symlearn.wrap import wrap
 
 
@@ -45,3 +48,15 @@ def tiny_relaxed(classes: int = 2, seed: int = 0, **options: object) -> nn.Modul
     """`tiny_cnn`, relaxed and circular unless options say otherwise."""
     given = {"boundary": "circular", **options}
     return wrap(tiny_cnn(classes, seed), torch.zeros(1, 1, 8, 8), **given)  # type: ignore[arg-type]
+
+
+def both_on(seed: int = 0, **options: object) -> Fitting:
+    """A fit in which the second layer has both paths on."""
+    model = tiny_relaxed(4, seed=seed)
+    ffc = relaxed_layers(model)["2"].path("ffc")
+    ffc.reset_parameters(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for p in ffc.parameters():
+            p.mul_(0.5)
+    given = {"epochs": 12, "progress": False, "challenge_epochs": 4, **options}
+    return Fitting(model, blobs(200), FitConfig(**given))  # type: ignore[arg-type]

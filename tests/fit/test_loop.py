@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, TensorDataset
 import symlearn
 from symlearn import FitConfig
 from symlearn.fit import Fitting
-from symlearn.fit.history import EpochRecord, agreement, plateaued, stable_for
 from symlearn.relaxed import relaxed_layers
 from symlearn.report import StructureReport
 from tests.fit.problems import blobs, tiny_relaxed
@@ -85,6 +84,75 @@ def test_map_keeps_precisions_and_runs_the_same_code() -> None:
     assert all(path.on for layer in result.report for path in layer.paths.values())
     assert result.report.objective == "map"
     assert math.isnan(result.report.layers[0].agreement)
+
+
+def test_published_schedule_moves_all_precisions_from_the_start_of_all_paths() -> None:
+    x, y = blobs(200, place=True)
+    model = tiny_relaxed(4, init="fresh", tie="tensor")
+    result = symlearn.fit(model, (x, y), FitConfig.published(epochs=20, progress=False))
+    steps = [record for record in result.history if record.log_evidence is not None]
+    assert [record.epoch for record in steps] == [10, 15, 20]
+    assert all(path.on for layer in result.report for path in layer.paths.values())
+    moved = {
+        group: abs(math.log(precision))
+        for group, precision in steps[0].precision.items()
+        if not group.endswith("bias")
+    }
+    # the first step of Adam is as long as its step size, which half a cosine has halved
+    size = 0.1 * 0.5 * (1 + math.cos(math.pi * 9 / 20))
+    assert set(map(len, [moved])) == {7}
+    assert all(change == pytest.approx(size, rel=1e-5) for change in moved.values())
+    assert all(p == 1.0 for g, p in steps[0].precision.items() if g.endswith("bias"))
+
+
+@pytest.mark.parametrize("slow", [0.5, 0.9])
+def test_burn_in_ends_when_a_learned_network_slows_down(slow: float) -> None:
+    x, y = blobs(200)
+    options = {"epochs": 20, "burn_in": 0.6, "progress": False, "when_slow": slow}
+    result = symlearn.fit(tiny_relaxed(), (x, y), FitConfig(**options))  # type: ignore[arg-type]
+    loss = [record.train_nll for record in result.history]
+    frequency = float(y.float().mean())
+    null = -sum(p * math.log(p) for p in (frequency, 1 - frequency))
+    # epochs count from 1, the loss of epoch e is loss[e - 1]; at least a third of 12 epochs
+    wanted = [e for e in range(4, 12) if loss[e - 1] < 0.75 * null]
+    wanted = [e for e in wanted if loss[e - 1] >= slow * loss[e - 3]]
+    assert _first_step(result) == (wanted[0] if wanted else 12)
+    fixed = FitConfig(**options, early_start=False)  # type: ignore[arg-type]
+    assert _first_step(symlearn.fit(tiny_relaxed(), (x, y), fixed)) == 12
+
+
+def _first_step(result: symlearn.FitResult) -> int:
+    """Epoch of the first evidence step."""
+    return next(r.epoch for r in result.history if r.log_evidence is not None)
+
+
+def test_no_early_start_for_what_has_no_label_frequencies() -> None:
+    x, y = blobs(60)
+    config = FitConfig(epochs=10, burn_in=0.5, likelihood="gaussian", progress=False)
+    result = symlearn.fit(tiny_relaxed(1), (x, y.float()), config)
+    assert _first_step(result) == 5
+
+
+def test_evidence_steps_get_rarer_when_little_moves() -> None:
+    x, y = blobs(200)
+    still = FitConfig(
+        epochs=14, burn_in=0.1, anneal=0.1, step=1e-9, grow=False, early_stop=False, progress=False
+    )
+    result = symlearn.fit(tiny_relaxed(paths="conv"), (x, y), still)
+    steps = [r.epoch for r in result.history if r.log_evidence is not None]
+    assert steps == [1, 3, 7, 13]
+
+
+def test_several_updates_go_further_from_the_same_curvature() -> None:
+    x, y = blobs(200)
+    moved = []
+    for updates in (1, 3):
+        config = FitConfig(**{**QUICK.to_dict(), "hyper_steps": updates, "max_change": 99.0})
+        run = Fitting(tiny_relaxed(), (x, y), config)
+        before = run.state.prior.log_precision.clone()
+        run.precisions.take(run.state, 0.5)
+        moved.append((run.state.prior.log_precision - before).abs().sum())
+    assert moved[1] == pytest.approx(float(moved[0]) * (0.5 + 0.25 + 0.125) / 0.5, rel=1e-6)
 
 
 @pytest.mark.parametrize("method", ["fixed_point", "gradient"])
@@ -279,29 +347,6 @@ def test_predict_proba_is_a_distribution_in_the_order_given() -> None:
     assert torch.allclose(p[13:14], result.predict_proba(np.asarray(x[13:14])), atol=1e-6)
     with pytest.raises(ValueError, match="NaN"):
         result.predict_proba(x * float("nan"))
-
-
-def record(verdict: str, evidence: float = 0.0, **changes: tuple[str, ...]) -> EpochRecord:
-    return EpochRecord(1, 0.0, 0.1, 0.5, evidence, {}, {"a": verdict}, **changes)  # type: ignore[arg-type]
-
-
-def test_stability_counts_equal_steps_since_the_last_change() -> None:
-    assert stable_for([]) == 0
-    assert stable_for([record("conv"), record("ffc"), record("ffc")]) == 2
-    assert stable_for([record("ffc"), record("ffc", grown=("a.ffc",)), record("ffc")]) == 2
-    assert agreement([record("conv"), record("ffc")], "a", "ffc", 5) == 0.5
-    changed = [record("conv"), record("conv", grown=("a.ffc",)), record("ffc"), record("ffc")]
-    assert agreement(changed, "a", "ffc", 5) == 1.0
-    assert math.isnan(agreement([*changed, record("ffc", grown=("a.fc",))], "a", "ffc", 5))
-    assert agreement([record("ffc"), record("conv", pruned=("a.ffc",))], "a", "conv", 5) == 1.0
-    assert math.isnan(agreement([], "a", "ffc", 5))
-
-
-def test_plateau_needs_a_whole_window_without_progress() -> None:
-    rising = [record("conv", v) for v in (-9.0, -5.0, -3.0)]
-    assert not plateaued(rising, 2, 1.0)
-    assert plateaued([*rising, record("conv", -2.5), record("conv", -2.4)], 2, 1.0)
-    assert not plateaued([record("conv", float("nan"))] * 5, 2, 1.0)
 
 
 def test_dead_layers_are_reported_off() -> None:
