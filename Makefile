@@ -52,20 +52,18 @@ data:  ## fetch MNIST and Fashion-MNIST into data/
 study: $(FULL) data  ## run the slow tests and every benchmarks/study_*.py
 	@rc=0; SYMLEARN_REQUIRE_EXTRAS=1 $(PY) -m pytest -m "slow and not core_only" $(PYTEST_ARGS) || rc=$$?; \
 	if [ $$rc -eq 5 ]; then echo "study: no test is marked slow"; elif [ $$rc -ne 0 ]; then exit $$rc; fi
-	@$(call run_each,study)
+	@$(call run_each,$(wildcard benchmarks/study_*.py))
 
-bench: $(FULL)  ## run every benchmarks/bench_*.py
-	@$(call run_each,bench)
+bench: $(FULL)  ## measure every claim of benchmarks/*.py, studies left out
+	@$(call run_each,$(filter-out benchmarks/__init__.py benchmarks/study_%,$(wildcard benchmarks/*.py)))
 
 clean:  ## remove both environments and everything built; keeps data/
 	rm -rf .venv .venv-core build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find symlearn curvature priors tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
-# $(1): prefix of the files in benchmarks/. Stops at the first that fails.
+# $(1): files, run one after the other. Stops at the first that fails.
 define run_each
-set -e; found=; for f in benchmarks/$(1)_*.py; do \
-	[ -e "$$f" ] || continue; found=1; echo "== $$f"; $(PY) "$$f"; \
-done; [ -n "$$found" ] || echo "$(1): there is no benchmarks/$(1)_*.py"
+set -e; for f in $(sort $(1)); do echo "== $$f"; $(PY) "$$f"; done
 endef
 
 python-version:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import symlearn
 from symlearn import FitConfig, demo
@@ -85,7 +86,7 @@ def wrapped(task: str, pretrained: bool) -> Callable[[str, int], dict[str, Any]]
 
     def run(source: str, seed: int) -> dict[str, Any]:
         train, test = demo.make_task(task, *load(source, seed), seed)
-        cnn = small_cnn(train.classes, padding_mode="circular", seed=seed)
+        cnn: nn.Module = small_cnn(train.classes, padding_mode="circular", seed=seed)
         config = replace(CONFIG, seed=seed)
         if pretrained:
             alone = symlearn.wrap(cnn, train.x[:2], paths="conv")

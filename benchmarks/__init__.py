@@ -1,0 +1,1 @@
+"""Benchmarks: one file per claim; nothing of the library imports them."""
