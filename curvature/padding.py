@@ -7,7 +7,6 @@ the interior, to which the borders are added.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,27 +39,21 @@ class _PadCircular(torch.autograd.Function):
 
 
 def _fold(g: Tensor, pads: Sequence[int]) -> Tensor:
-    """Add to the interior of g every border at the sites it was copied from."""
-    parts = []
-    for axis, before, after in zip(range(g.ndim - 1, -1, -1), pads[::2], pads[1::2], strict=False):
+    """Add to the interior of g every border at the sites it was copied from.
+
+    One copy, of what is left after the first axis that is padded; the result is a view of it.
+    """
+    mine = False
+    for axis in range(g.ndim - len(pads) // 2, g.ndim):
+        before, after = pads[2 * (g.ndim - 1 - axis) : 2 * (g.ndim - axis)]
         size = g.shape[axis] - before - after
-        # (start in g, start in the interior, length)
-        sources = [(before, 0, size), (0, size - before, before), (before + size, 0, after)]
-        parts.append([(axis, *source) for source in sources if source[2]])
-    interior, *borders = itertools.product(*parts)
-    total = _cut(g, [(axis, start, size) for axis, start, _, size in interior])
-    total = total.clone(memory_format=torch.contiguous_format)
-    for border in borders:
-        source = _cut(g, [(axis, start, size) for axis, start, _, size in border])
-        _cut(total, [(axis, to, size) for axis, _, to, size in border]).add_(source)
-    return total
-
-
-def _cut(x: Tensor, pieces: Sequence[tuple[int, int, int]]) -> Tensor:
-    """View of x narrowed along (axis, start, length) of every piece."""
-    for axis, start, length in pieces:
-        x = x.narrow(axis, start, length)
-    return x
+        if before or after:
+            interior = g.narrow(axis, before, size)
+            interior = interior if mine else interior.clone(memory_format=torch.contiguous_format)
+            interior.narrow(axis, size - before, before).add_(g.narrow(axis, 0, before))
+            interior.narrow(axis, 0, after).add_(g.narrow(axis, before + size, after))
+            g, mine = interior, True
+    return g
 
 
 def pad_circular(x: Tensor, pads: Sequence[int]) -> Tensor:
