@@ -27,6 +27,9 @@ EXTRAS = {
     "curvlinops": "laplace",
     "laplace": "laplace",
     "mlxtend": "vision",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
     "timm": "vision",
     "torchvision": "vision",
 }
