@@ -8,6 +8,7 @@ from curvature.data import Data, as_pair, batches, check_batch
 from curvature.dense import dense_ggn
 from curvature.estimators import ESTIMATORS
 from curvature.factor import Factor
+from curvature.functional import functional_covariance
 from curvature.kronecker import KroneckerCurvature, kronecker
 from curvature.likelihoods import (
     LIKELIHOODS,
@@ -50,6 +51,7 @@ __all__ = [
     "coverage",
     "dense_ggn",
     "evaluating",
+    "functional_covariance",
     "kronecker",
     "pad_circular",
     "register_rule",

@@ -183,7 +183,9 @@ class KroneckerBlocks(Block):
             basis = torch.stack([self.unrotate(column).reshape(-1) for column in eye], dim=1)
             return (basis * lam) @ basis.T
         a, g = self.inputs.matrix, self.outputs.matrix
-        blocks = [torch.kron(g_b, a_b) / self.count for g_b, a_b in zip(g, a, strict=True)]
+        # torch.kron cannot view factors of transposed strides
+        pairs = zip(g.contiguous(), a.contiguous(), strict=True)
+        blocks = [torch.kron(g_b, a_b) / self.count for g_b, a_b in pairs]
         size = self.shape.numel()
         index = self.layout.to_blocks(torch.arange(size, device=a.device).reshape(self.shape))
         dense = a.new_zeros(size, size)

@@ -80,6 +80,7 @@ def _rows(
     for prefix, module in model.named_modules():
         rule = rule_for(module)
         ruled = () if rule is None else (rule.weight, rule.bias)
+        others = {} if rule is None else rule.others
         for short, parameter in module.named_parameters(recurse=False):
             if id(parameter) in seen:
                 continue
@@ -92,6 +93,8 @@ def _rows(
                 kind, reason = "fixed", "not asked for"
             elif short in ruled and not tied:
                 kind, reason = "kronecker", f"rule of {owner}"
+            elif short in others and not tied:
+                kind, reason = others[short], f"rule of {owner}"
             elif isinstance(module, _NORMS):
                 kind, reason = "fixed", "normalisation scale or shift"
             else:

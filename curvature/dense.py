@@ -46,10 +46,6 @@ def dense_ggn(
             f"{MAX_PARAMETERS}: freeze some, or use curvature.kronecker"
         )
 
-    def outputs_of(p: dict[str, Tensor], x: Tensor) -> Tensor:
-        out: Tensor = functional_call(model, p, (x.unsqueeze(0),))
-        return out.reshape(-1)
-
     def nll(f: Tensor, y: Tensor) -> Tensor:
         return -likelihood.log_prob(f.unsqueeze(0), y.unsqueeze(0))
 
@@ -59,8 +55,25 @@ def dense_ggn(
             with torch.no_grad():
                 f = check_outputs(model(x), len(x))
             y = likelihood.check(f, y)
-            jacobians = vmap(jacrev(outputs_of), in_dims=(None, 0))(params, x)
-            jac = torch.cat([j.reshape(*f.shape, -1) for j in jacobians.values()], dim=2)
+            rows = jacobians(model, params, x).values()
+            jac = torch.cat([j.reshape(*f.shape, -1) for j in rows], dim=2)
             curved = vmap(hessian(nll))(f, y)
             total += torch.einsum("nkp,nkl,nlq->pq", jac, curved, jac)
     return total
+
+
+def jacobians(model: nn.Module, params: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+    """Jacobian of each sample's outputs in some parameters, name to [N, K, *shape].
+
+    Args:
+        model: The network, in eval mode.
+        params: Parameters by name, detached.
+        x: Inputs [N, ...].
+    """
+
+    def outputs_of(p: dict[str, Tensor], one: Tensor) -> Tensor:
+        out: Tensor = functional_call(model, p, (one.unsqueeze(0),))
+        return out.reshape(-1)
+
+    found: dict[str, Tensor] = vmap(jacrev(outputs_of), in_dims=(None, 0))(params, x)
+    return found

@@ -6,15 +6,15 @@ gradients ``J_n = sum_r g a^T`` (George et al. 2018). The trace is then exact, w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from curvature.blocks import KroneckerBlocks
 from curvature.capture import Call
-from curvature.gram import accumulator_dtype
-from curvature.passes import Pass, batch_first
+from curvature.factor import rotated
+from curvature.passes import Pass, batch_first, recorder
 from curvature.sites import Site
 
 _CHUNK = 2**25  # numbers in one piece of the per-sample gradients
@@ -42,7 +42,7 @@ def _add_batch(
 ) -> None:
     calls: list[Call] = []
     inputs: list[Tensor] = []
-    outputs, _, vectors = run.forward(list(totals), batch, _recorder(calls, inputs))
+    outputs, _, vectors = run.forward(list(totals), batch, recorder(calls, inputs))
     given = dict(zip(map(id, calls), inputs, strict=True))
     pairs: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {module: [] for module in totals}
 
@@ -54,15 +54,6 @@ def _add_batch(
             if mine:  # all calls of a module together: its gradient is their sum
                 totals[module].add(mine, len(batch[0]))
             mine.clear()
-
-
-def _recorder(calls: list[Call], inputs: list[Tensor]) -> Callable[[Call], None]:
-    def on_call(call: Call) -> None:
-        calls.append(call)
-        # used after the forward pass, which may overwrite it in place
-        inputs.append(call.inputs.clone())
-
-    return on_call
 
 
 class _Correction:
@@ -83,7 +74,7 @@ class _Correction:
         rule, module = self.site.rule, self.site.module
         parts = [batch_first(rule.grads(module, g), n, module) for _, g in pairs]
         outputs = next(iter(self.plain.values())).outputs
-        g = _rotated(torch.cat(parts, dim=1), outputs.vectors)
+        g = rotated(torch.cat(parts, dim=1), outputs.vectors)
         if self.site.bias is not None:
             self.totals[self.site.bias] += g.sum(1).square().sum(0).unsqueeze(-1)
         if self.site.weight is not None:
@@ -98,11 +89,6 @@ class _Correction:
             yield name, KroneckerBlocks(b.inputs, b.outputs, b.count, b.layout, total)
 
 
-def _rotated(v: Tensor, vectors: Tensor) -> Tensor:
-    """Coefficients [N, R, B, D] of vectors [N, R, B, D] in an eigenbasis [B, D, D]."""
-    return torch.einsum("nrbd,bde->nrbe", v.to(accumulator_dtype(v)), vectors)
-
-
 def _square(a: Tensor, g: Tensor, basis: Tensor) -> Tensor:
     """Sum over samples of the squares of ``sum_r g a^T U``, [B, O, I].
 
@@ -114,10 +100,10 @@ def _square(a: Tensor, g: Tensor, basis: Tensor) -> Tensor:
     a = a.to(g)
     positions, outputs = g.shape[1], g.shape[-1]
     if positions == 1:  # the square of a product of two numbers is the product of their squares
-        a = _rotated(a, basis)
+        a = rotated(a, basis)
         return torch.einsum("nrbo,nrbi->boi", g.square(), a.square())
     first = positions <= outputs  # whichever turns fewer vectors
-    a = _rotated(a, basis) if first else a
+    a = rotated(a, basis) if first else a
     rows = max(1, _CHUNK // (basis.shape[0] * outputs * basis.shape[-1]))
     total = g.new_zeros(basis.shape[0], outputs, basis.shape[-1])
     for a_part, g_part in zip(a.split(rows), g.split(rows), strict=True):

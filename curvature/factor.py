@@ -10,6 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from curvature.gram import accumulator_dtype
+
 _TOLERANCE = 1e-5  # of the trace: more is worth a decomposition in double precision
 
 
@@ -117,3 +119,8 @@ class Factor:
     def __add__(self, other: Factor) -> Factor:
         rank = self._spectrum.rank + other._spectrum.rank
         return Factor(self.matrix + other.matrix, rank)
+
+
+def rotated(v: Tensor, vectors: Tensor) -> Tensor:
+    """Coefficients [..., B, D] of vectors [..., B, D] in eigenbases [B, D, D]."""
+    return torch.einsum("...bd,bde->...be", v.to(accumulator_dtype(v)), vectors)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
@@ -48,7 +49,9 @@ class PerSample:
         """Add a batch of inputs and a vector [N, K] sent backward from each output."""
         if not self.kinds:
             return
-        for name, row in self._rows(self.params, x, v).items():
+        with torch.no_grad():  # other parameters would drag their graph along
+            rows = self._rows(self.params, x, v)
+        for name, row in rows.items():
             flat = row.reshape(len(row), -1).to(accumulator_dtype(row))
             term = flat.T @ flat if self.kinds[name] == "dense" else flat.square().sum(0)
             self._totals[name] = self._totals[name] + term if name in self._totals else term

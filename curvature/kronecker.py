@@ -196,8 +196,17 @@ def _add_batch(
     def on_grad(call: Call, g: Tensor) -> None:
         sites[call.module].add_grads(g, n)
 
-    for v in run.backward(outputs, calls, vectors, on_grad):
-        others.add(x, v)
+    try:
+        for v in run.backward(outputs, calls, vectors, on_grad):
+            others.add(x, v)
+    except RuntimeError as error:
+        hidden = [site.weight or site.bias for site in sites.values() if not site.called]
+        if not hidden or "checkpoint" not in str(error).lower():
+            raise
+        raise ValueError(
+            f"the modules of {hidden} run without a graph, in torch.utils.checkpoint with "
+            "use_reentrant=True; use_reentrant=False gives the same gradients and keeps it"
+        ) from error
     f = outputs.detach()
     masses = run.likelihood.sqrt_hessian(f).masses.double()
     sampled = masses[:, run.sampling.columns :]

@@ -123,6 +123,19 @@ def _split(outputs: Tensor, calls: Sequence[Call]) -> tuple[list[Call], list[Cal
     return ends, [call for call in calls if call.edge.node in passed]
 
 
+def recorder(calls: list[Call], inputs: list[Tensor]) -> Callable[[Call], None]:
+    """Collect calls and copies of their inputs, for use after the forward pass.
+
+    A copy, because the rest of the forward pass may overwrite an input in place.
+    """
+
+    def on_call(call: Call) -> None:
+        calls.append(call)
+        inputs.append(call.inputs.clone())
+
+    return on_call
+
+
 def batch_first(v: Tensor, n: int, module: nn.Module) -> Tensor:
     """Return per-call vectors [N, R, B, D] after a check that their first axis is the samples'.
 
@@ -134,6 +147,7 @@ def batch_first(v: Tensor, n: int, module: nn.Module) -> Tensor:
     if len(v) != n:
         raise ValueError(
             f"a {type(module).__name__} was called on {len(v)} rows in a batch of {n} samples; "
-            "sharing='reduce' and ekfac=True need the samples on the first axis of its input"
+            "sharing='reduce', ekfac=True and functional variances need the samples on the first "
+            "axis of its input"
         )
     return v

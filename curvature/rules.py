@@ -11,7 +11,8 @@ Index letters: ``N`` samples, ``R`` shared positions, ``B`` blocks, ``I`` inputs
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -38,6 +39,8 @@ class Rule:
     """Name of the parameter with blocks [B, O, I], or None when there is only a bias."""
     bias: str | None = "bias"
     """Name of the parameter added once per output and position, or None."""
+    others: Mapping[str, str] = MappingProxyType({})
+    """Further parameters by name: "dense", "diagonal", or "fixed" for hyperparameters."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module: Any = module

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -193,6 +195,50 @@ def test_only_must_name_parameters_that_have_a_curvature() -> None:
         coverage(mixed(), only=["4.weight"])
     with pytest.raises(TypeError, match="is one string; give a list"):
         coverage(mixed(), only="0.weight")
+
+
+class Scaled(nn.Module):
+    """A linear map with a scale, which a rule speaks for, and a temperature, a hyperparameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(2, 3))
+        self.scale, self.temperature = (nn.Parameter(torch.rand(())) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.scale * (x @ self.weight.T) / self.temperature
+        return out
+
+
+@curvature.register_rule(Scaled)
+class ScaledRule(curvature.Rule):
+    """States the kinds of the parameters that are no weights."""
+
+    bias = None
+    others: ClassVar[dict[str, str]] = {"scale": "diagonal", "temperature": "fixed"}
+
+    def grads(self, module: Any, g: Tensor) -> Tensor:
+        """The scales belong to V."""
+        return super().grads(module, g) * module.scale.detach() / module.temperature.detach()
+
+
+def test_a_rule_states_the_kinds_of_other_parameters() -> None:
+    model, data = Scaled(), (torch.randn(4, 3), torch.randn(4, 2))
+    curvature.testing.assert_rule(model, data[0])
+    table = coverage(model)
+    assert {row.name: row.kind for row in table} == {
+        "weight": "kronecker",
+        "scale": "diagonal",
+        "temperature": "fixed",
+    }
+    assert {row.reason for row in table} == {"rule of Scaled"}
+    found = curvature.kronecker(model, data, "gaussian")
+    outputs = model(data[0]) / model.scale
+    assert list(found) == ["weight", "scale"]
+    assert not found["scale"].eigenvalues.requires_grad  # the graph of the others is not kept
+    torch.testing.assert_close(
+        found["scale"].eigenvalues, outputs.detach().square().sum().reshape(1)
+    )
 
 
 def test_unknown_fallback_lists_the_known() -> None:

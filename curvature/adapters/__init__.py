@@ -1,0 +1,1 @@
+"""Curvature rules in the terms of other libraries; each module needs the extra ``laplace``."""
