@@ -23,6 +23,23 @@ CONVS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
 
 
 @dataclass(frozen=True)
+class OverGroup:
+    """Mark on a convolution whose output is over a finite group; `symlearn.lift` sets it.
+
+    Attributes:
+        group: Name of the group, see `symlearn.groups.named`.
+        lifts: Whether the input is plain images or maps, not over the group.
+    """
+
+    group: str
+    lifts: bool
+
+    def put_on(self, conv: nn.Module) -> None:
+        """Mark a convolution."""
+        vars(conv)["symlearn_over_group"] = self
+
+
+@dataclass(frozen=True)
 class Geometry:
     """Shapes of a layer's input and output, and the window of its convolution.
 
@@ -39,6 +56,8 @@ class Geometry:
         padding_mode: As in torch.
         circular: Whether the layer is strictly shift-equivariant: circular boundary on both ends,
             output size ``in_size / stride``, and subsampling on a grid chosen per sample.
+        group: Name of the finite group G that the output is over: its channels are ``c |G| + g``.
+        lifts: Whether the input is not over that group.
     """
 
     in_channels: int
@@ -52,6 +71,8 @@ class Geometry:
     groups: int = 1
     padding_mode: str = "zeros"
     circular: bool = False
+    group: str | None = None
+    lifts: bool = False
 
     @property
     def in_sites(self) -> int:
@@ -76,6 +97,7 @@ class Geometry:
     @classmethod
     def of(cls, conv: Any, in_size: Sizes, out_size: Sizes) -> Geometry:
         """Read the geometry off a convolution and the sizes it saw."""
+        over: OverGroup | None = vars(conv).get("symlearn_over_group")
         return cls(
             conv.in_channels,
             conv.out_channels,
@@ -87,6 +109,8 @@ class Geometry:
             tuple(conv.dilation),
             conv.groups,
             conv.padding_mode,
+            group=None if over is None else over.group,
+            lifts=over is not None and over.lifts,
         )
 
     def as_circular(self, out_size: Sizes) -> Geometry:
@@ -113,6 +137,16 @@ class Geometry:
             pads.append((min(before, total), total - min(before, total)))
         return [p for pad in reversed(pads) for p in pad]
 
+    def window_options(self) -> dict[str, Any]:
+        """Options of a convolution of this geometry; unpadded when circular."""
+        return {
+            "stride": self.stride,
+            "padding": (0,) * len(self.kernel_size) if self.circular else self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "padding_mode": "zeros" if self.circular else self.padding_mode,
+        }
+
     def build_conv(self) -> nn.Conv1d | nn.Conv2d | nn.Conv3d:
         """A convolution of this geometry without bias, all zero; unpadded when circular."""
         make: Any = CONVS[len(self.in_size)]
@@ -122,11 +156,7 @@ class Geometry:
             self.in_channels,
             self.out_channels,
             self.kernel_size,
-            stride=self.stride,
-            padding=0 if self.circular else self.padding,
-            dilation=self.dilation,
-            groups=self.groups,
-            padding_mode="zeros" if self.circular else self.padding_mode,
+            **self.window_options(),
             bias=False,
         )
         nn.init.zeros_(conv.weight)

@@ -7,7 +7,10 @@ from typing import Literal, TypeAlias
 import torch
 from torch import nn
 
+from symlearn.lift import lift
+from symlearn.paths import FFC, Conv, GConv, PathSpec, as_specs
 from symlearn.paths.base import he_std, normal_
+from symlearn.relaxed import relaxed_layers
 from symlearn.subsample import Circular
 from symlearn.wrap import wrap
 
@@ -17,6 +20,18 @@ PAPER_KINDS: dict[str, tuple[str, ...]] = {
     "fc+conv": ("conv", "fc"),
     "ffc": ("ffc",),
     "ffc+conv": ("conv", "ffc"),
+    "sfc": ("sfc",),
+    "sconv": ("sconv",),
+    "sfc+sconv": ("sconv", "sfc"),
+}
+
+# networks on the group p4, a path's options included
+GROUP_KINDS: dict[str, tuple[PathSpec, ...]] = {
+    "gconv-full": (GConv(factor="full"),),
+    "gconv-separable": (GConv(factor="separable", inner_bias=True),),
+    "gconv-depthwise-separable": (GConv(factor="depthwise-separable", inner_bias=True),),
+    "gconv-pointwise": (GConv(factor="pointwise"),),
+    "ffc+conv+gconv": (Conv(), FFC(), GConv(factor="pointwise")),
 }
 
 PaddingMode: TypeAlias = Literal["zeros", "reflect", "replicate", "circular"]
@@ -71,11 +86,20 @@ def paper_cnn(
     which names no POOL). It is the paper's: with ``alpha=10`` on 32x32 colour images it has the
     338,770 parameters of Table 7's classical CNN, and Table 2's 133.6 M (FC), 1.5 M (F-FC, biases
     and 1x1 layers included) and 1.8 M (F-FC+CONV); only FC+CONV is 133.8 M for the table's 133.9.
-    In strided layers the fully-connected paths write the subsampled map: at full resolution F-FC
-    would have 2.1 M parameters.
+    Sparse paths have half of the anchors, as App. F.4 says: 0.8 M (S-FC), 0.2 M (S-CONV) and 1.0 M
+    (S-FC+S-CONV), as in Table 2. In strided layers the fully-connected paths write the subsampled
+    map: at full resolution F-FC would have 2.1 M parameters. Inside ``with torch.device("meta"):``
+    no weights are allocated.
+
+    Group kinds repeat the image over p4, have as many channels for each element in the eight
+    spatial layers, and pool over the group before the 1x1 layers. That gives the numbers of Table 7
+    exactly (the separable ones with depthwise spatial and group filters that have biases of their
+    own), but for the depthwise separable one at ``alpha=10``: 139,725 for the table's 139,735,
+    which does not go together with its 346,215 at ``alpha=16``. Table 3's 1.2 M are 1,235,122 for
+    F-FC+CONV+GCONV at ``alpha=2`` with pointwise group convolutions.
 
     Args:
-        kind: One of `PAPER_KINDS`.
+        kind: One of `PAPER_KINDS` or `GROUP_KINDS`.
         alpha: Width factor.
         in_channels: Channels of the images.
         classes: Number of outputs.
@@ -86,8 +110,9 @@ def paper_cnn(
     Raises:
         ValueError: For an unknown kind or a size that is not a multiple of 32.
     """
-    if kind not in PAPER_KINDS:
-        raise ValueError(f"unknown kind {kind!r}; choose one of {sorted(PAPER_KINDS)}")
+    kinds: dict[str, tuple[str | PathSpec, ...]] = {**PAPER_KINDS, **GROUP_KINDS}
+    if kind not in kinds:
+        raise ValueError(f"unknown kind {kind!r}; choose one of {sorted(kinds)}")
     if size % 32:
         raise ValueError(f"size is {size}; the network halves it five times, give a multiple of 32")
     widths = [in_channels] + [alpha * w for w in (1, 2, 2, 4, 4, 8, 8, 16)]
@@ -99,16 +124,34 @@ def paper_cnn(
         layers += [nn.Conv2d(widths[-1], 64 * alpha, 1), nn.ReLU()]
         layers += [nn.Conv2d(64 * alpha, classes, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     plain = _he(nn.Sequential(*layers), seed)
-    paths = PAPER_KINDS[kind]
-    return wrap(
+    if kind in GROUP_KINDS:
+        spatial = 2 * len(strides)
+        lifted = lift(plain[:spatial], "p4", first="repeat")
+        plain = nn.Sequential(*lifted.children(), *plain[spatial:])
+    paths = as_specs(kinds[kind])
+    init = "keep" if any(isinstance(spec, Conv) for spec in paths) else "fresh"
+    net = wrap(
         plain,
         torch.zeros(1, in_channels, size, size),
         paths=paths,
-        layers=[str(2 * i) for i in range(len(strides))],
+        layers=[f"{2 * i}{'.conv' if kind in GROUP_KINDS else ''}" for i in range(len(strides))],
         boundary=boundary,
         seed=seed,
-        init="keep" if "conv" in paths else "fresh",
+        init=init,
     )
+    if init == "fresh":
+        _start_strict(net, seed)
+    return net
+
+
+def _start_strict(net: nn.Module, seed: int) -> None:
+    """Let paths without a symmetry start at zero contribution beside one that has it."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in relaxed_layers(net).values():
+        paths = layer.named_paths().values()
+        for path in paths:
+            if not path.reads_aligned and any(other.reads_aligned for other in paths):
+                path.start_at_zero(generator)
 
 
 def _he(net: nn.Sequential, seed: int) -> nn.Sequential:

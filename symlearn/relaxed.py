@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import curvature
-from symlearn.geometry import Geometry
-from symlearn.paths import ConvPath, Path, PathSpec
+from symlearn.geometry import Geometry, wrap_pad
+from symlearn.paths import Path, PathSpec
 from symlearn.subsample import Align
+
+_CONVOLVE: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 class RelaxedLayer(nn.Module):
@@ -61,19 +66,15 @@ class RelaxedLayer(nn.Module):
         return {name: self.path(name) for name in self.paths}
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draw fresh weights for all paths, and a zero bias."""
+        """Draw fresh weights for all paths, and a zero bias.
+
+        The variance of the output does not grow with the number of paths (paper, App. B).
+        """
         for path in self.named_paths().values():
             path.reset_parameters(generator)
+            path.scale(len(self.paths) ** -0.5)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
-
-    def aligned(self, x: Tensor) -> Tensor:
-        """The input on the sampling grid of each sample."""
-        if self.align is None:
-            return x
-        on = (path for path in self.paths.values() if isinstance(path, ConvPath) and path.enabled)
-        out: Tensor = self.align(x, next((path.dense for path in on), None))
-        return out
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, *in] to [N, C', *out]."""
@@ -84,15 +85,59 @@ class RelaxedLayer(nn.Module):
                 f"got {list(x.shape)}; wrap the model again with an example of this size"
             )
         on = [path for path in self.named_paths().values() if path.enabled]
-        aligned = self.aligned(x) if any(path.reads_aligned for path in on) else x
-        terms = [path(aligned if path.reads_aligned else x) for path in on]
         size = (len(x), self.geometry.out_channels, *self.geometry.out_size)
-        out = terms[0] if terms else x.new_zeros(size)
-        for term in terms[1:]:
-            out = out + term
+        out = sum_paths(x, on, self.align) if on else x.new_zeros(size)
         if self.bias is not None:
             out = out + self.bias.reshape(-1, *[1] * len(self.geometry.out_size))
         return out
+
+
+def sum_paths(x: Tensor, paths: Sequence[Path], align: Align | None) -> Tensor:
+    """Sum of one or more paths of a layer, the strict ones on the sampling grid of each sample.
+
+    Args:
+        x: Input of the layer, [N, C, *in].
+        paths: The paths.
+        align: Chooses the grid, or None.
+    """
+    strict = [path for path in paths if path.reads_aligned]
+    terms: list[Tensor] = []
+    # The sum has the memory layout of its first term. That of the convolution comes first: a
+    # dropout behind it draws in the order of memory, and so masks what it masked before `wrap`.
+    if align is None:
+        terms += [path(x) for path in strict]
+    elif strict:
+        aligned = align(x, partial(dense_map, strict))
+        terms.append(align.restore(_total([path(aligned) for path in strict])))
+    terms += [path(x) for path in paths if not path.reads_aligned]
+    return _total(terms)
+
+
+def _total(terms: Sequence[Tensor]) -> Tensor:
+    out = terms[0]
+    for term in terms[1:]:
+        out = out + term
+    return out
+
+
+def dense_map(paths: Sequence[Path], x: Tensor) -> Tensor:
+    """What strict paths compute at stride one: all sampling grids at once.
+
+    Args:
+        paths: Paths of one layer; those that are no convolution are left out.
+        x: Input of the layer, [N, C, *in].
+
+    Returns:
+        The map [N, C', *in], or x if none of the paths is a convolution.
+    """
+    filters = [f for path in paths if (f := path.filters()) is not None]
+    if not filters:
+        return x
+    geo = paths[0].geometry.at_stride_one()
+    out: Tensor = _CONVOLVE[len(geo.in_size)](
+        wrap_pad(x, geo.circular_pads()), _total(filters), dilation=geo.dilation, groups=geo.groups
+    )
+    return out
 
 
 @curvature.register_rule(RelaxedLayer)
@@ -113,7 +158,7 @@ def relaxed_layers(model: nn.Module) -> dict[str, RelaxedLayer]:
 
 def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     """Replace a submodule wherever the model refers to it."""
-    for parent in model.modules():
+    for parent in list(model.modules()):  # the new module may hold the old one
         for key, child in list(parent._modules.items()):
             if child is old:
                 parent._modules[key] = new

@@ -22,7 +22,7 @@ FORBIDDEN = {
     "priors": {"symlearn", "curvature", "tests", "benchmarks"},
 }
 # Package of siblings -> the modules in it that they may share.
-SIBLINGS = {"symlearn.paths": {"base"}}
+SIBLINGS = {"symlearn.paths": {"base", "factored", "window"}}
 
 
 def imported_names(source: str, package: str) -> Iterator[str]:

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from symlearn import Circular, RelaxedLayer
-from symlearn.models import PAPER_KINDS, paper_cnn, small_cnn
+from symlearn.groups import named
+from symlearn.models import GROUP_KINDS, PAPER_KINDS, paper_cnn, small_cnn
 from symlearn.paths import PATHS
 from symlearn.relaxed import relaxed_layers
 from tests.shifts import assert_invariant, shifted
@@ -31,9 +32,15 @@ WEIGHTS = {
     "conv": sum(9 * c * d for c, d, _, _ in TABLE_6),
     "fc": sum(c * d * (a * b) ** 2 for c, d, a, b in TABLE_6),
     "ffc": sum(c * d * (a * a + b * b) for c, d, a, b in TABLE_6),
+    # half of the anchors, rounded upwards (App. F.4)
+    "sconv": sum(5 * c * d for c, d, _, _ in TABLE_6),
+    "sfc": sum(c * d * (-(-a * a // 2) - (-b * b // 2)) for c, d, a, b in TABLE_6),
 }
 # millions of parameters in Table 2; it gives FC+CONV as 133.9, the sum of the rounded parts
-TABLE_2 = {"fc": 133.6, "conv": 0.3, "fc+conv": 133.8, "ffc": 1.5, "ffc+conv": 1.8}
+TABLE_2 = {
+    **{"fc": 133.6, "conv": 0.3, "fc+conv": 133.8, "ffc": 1.5, "ffc+conv": 1.8},
+    **{"sfc": 0.8, "sconv": 0.2, "sfc+sconv": 1.0},
+}
 
 
 def expected(kind: str) -> int:
@@ -45,7 +52,7 @@ def test_the_table_read_row_by_row_has_the_sizes_of_table_2() -> None:
     assert expected("conv") == 338_770  # Table 7, classical CNN
 
 
-@pytest.mark.parametrize("kind", ["conv", "ffc", "ffc+conv"])
+@pytest.mark.parametrize("kind", ["conv", "ffc", "ffc+conv", "sfc", "sconv", "sfc+sconv"])
 def test_parameters_of_the_papers_network(kind: str) -> None:
     net = paper_cnn(kind)
     assert sum(p.numel() for p in net.parameters()) == expected(kind)
@@ -55,6 +62,63 @@ def test_parameters_of_the_papers_network(kind: str) -> None:
         assert geo.in_size[0] == geo.in_size[1]
         rows.append((geo.in_channels, geo.out_channels, geo.in_size[0], geo.out_size[0]))
     assert rows == [*TABLE_6, (160, 640, 1, 1), (640, 10, 1, 1)]
+
+
+def test_networks_of_shapes_only() -> None:
+    """On the meta device nothing is allocated: FC would need half a gigabyte."""
+    with torch.device("meta"):
+        assert PATHS["fc"]().build(relaxed_layers(paper_cnn("conv"))["0"].geometry).tested().is_meta
+    for kind in ("fc", "sfc+sconv"):
+        with torch.device("meta"):
+            net = paper_cnn(kind)
+        assert all(p.is_meta for p in net.parameters())
+        assert sum(p.numel() for p in net.parameters()) == expected(kind)
+
+
+# Table 7, by kind and alpha
+TABLE_7 = {
+    ("gconv-full", 10): 1_025_380,
+    ("gconv-separable", 10): 214_550,
+    ("gconv-depthwise-separable", 10): 139_735 - 10,  # see below
+    ("gconv-full", 6): 371_200,
+    ("gconv-separable", 13): 358_463,
+    ("gconv-depthwise-separable", 16): 346_215,
+    ("gconv-pointwise", 10): 338_770,
+    # Table 3: 1.2 M
+    ("ffc+conv+gconv", 2): 1_235_122,
+}
+
+
+@pytest.mark.parametrize(("kind", "alpha"), TABLE_7)
+def test_parameters_of_the_networks_on_p4(kind: str, alpha: int) -> None:
+    with torch.device("meta"):
+        net = paper_cnn(kind, alpha)
+    assert sum(p.numel() for p in net.parameters()) == TABLE_7[kind, alpha]
+
+
+def test_one_number_of_table_7_does_not_fit_the_others() -> None:
+    """Beside pairs, heads and biases each input channel has 15 numbers at 16, not so at 10."""
+    for alpha, total, fits in ((16, 346_215, True), (10, 139_735, False)):
+        pairs = 3 * alpha + 254 * alpha**2
+        heads, biases = 1024 * alpha**2 + 640 * alpha, 109 * alpha + 10
+        inputs = 3 + 29 * alpha
+        assert ((total - pairs - heads - biases) % inputs == 0) == fits
+
+
+@pytest.mark.parametrize("kind", GROUP_KINDS)
+def test_networks_on_p4_are_invariant(kind: str) -> None:
+    net = paper_cnn(kind, alpha=1, in_channels=1, classes=4).double().eval()
+    specs = GROUP_KINDS[kind]
+    assert {n: m.specs for n, m in list(relaxed_layers(net).items())[:8]} == {
+        f"{2 * i}.conv": specs for i in range(8)
+    }
+    x, p4 = torch.randn(2, 1, 32, 32, dtype=torch.float64), named("p4")
+    out = net(x)
+    assert out.detach().std() > 0
+    moved = net(p4.act(x, 1).roll((3, 6), (2, 3)))
+    torch.testing.assert_close(moved, out, rtol=0, atol=1e-10)
+    out.square().sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
 
 
 def test_predicted_parameters_of_the_full_network() -> None:
@@ -83,10 +147,16 @@ def test_every_kind_builds_and_runs(kind: str) -> None:
 
 
 def test_free_paths_start_at_zero_beside_a_convolution_and_fresh_without() -> None:
-    both, alone = (paper_cnn(kind, 1, 1, 4) for kind in ("ffc+conv", "ffc"))
-    for net, contributes in ((both, False), (alone, True)):
-        paths = [net.get_submodule(str(2 * i)).path("ffc") for i in range(8)]
-        assert {path.contributes() for path in paths} == {contributes}
+    for kind, name, contributes in [
+        ("ffc+conv", "ffc", False),
+        ("ffc", "ffc", True),
+        ("sfc+sconv", "sfc", False),
+        ("sfc+sconv", "sconv", True),
+        ("sfc", "sfc", True),
+    ]:
+        net = paper_cnn(kind, 1, 1, 4)
+        paths = [net.get_submodule(str(2 * i)).path(name) for i in range(8)]
+        assert {path.contributes() for path in paths} == {contributes}, (kind, name)
 
 
 @pytest.mark.parametrize("boundary", ["circular", Circular("polyphase")])

@@ -9,8 +9,14 @@ from symlearn.paths.base import Path, PathSpec
 from symlearn.paths.conv import Conv, ConvPath
 from symlearn.paths.fc import FC, FCPath
 from symlearn.paths.ffc import FFC, FFCPath
+from symlearn.paths.gconv import GConv, GConvPath
+from symlearn.paths.sconv import SConv, SConvPath
+from symlearn.paths.sfc import SFC, SFCPath
+from symlearn.paths.symconv import SymConv, SymConvPath
 
-PATHS: dict[str, type[PathSpec]] = {spec.name: spec for spec in (Conv, FC, FFC)}
+PATHS: dict[str, type[PathSpec]] = {
+    spec.name: spec for spec in (Conv, FC, FFC, GConv, SConv, SFC, SymConv)
+}
 
 
 def as_specs(paths: str | PathSpec | Iterable[str | PathSpec]) -> tuple[PathSpec, ...]:
@@ -40,11 +46,19 @@ __all__ = [
     "FC",
     "FFC",
     "PATHS",
+    "SFC",
     "Conv",
     "ConvPath",
     "FCPath",
     "FFCPath",
+    "GConv",
+    "GConvPath",
     "Path",
     "PathSpec",
+    "SConv",
+    "SConvPath",
+    "SFCPath",
+    "SymConv",
+    "SymConvPath",
     "as_specs",
 ]

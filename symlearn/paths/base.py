@@ -29,9 +29,12 @@ class Path(nn.Module, ABC):
     Attributes:
         reads_aligned: Whether the path reads its input on the sampling grid chosen for the sample
             (shift-equivariant paths do; paths that depend on absolute position do not).
+        strictness: How many symmetries the path obeys: 0 for none, 1 for shifts, 2 for shifts and a
+            finite group. Pretrained weights go to the strictest path that can hold them.
     """
 
     reads_aligned: ClassVar[bool] = False
+    strictness: ClassVar[int] = 0
 
     def __init__(self, geometry: Geometry) -> None:
         super().__init__()
@@ -72,6 +75,13 @@ class Path(nn.Module, ABC):
             size: Scale of the start relative to a full-size initialisation.
         """
 
+    def filters(self) -> Tensor | None:
+        """The dense filters [C', C/g, *kernel] of the convolution that the path is, if it is one.
+
+        The convolution has the geometry of the layer. No gradient goes through.
+        """
+        return None
+
     def adopt(self, conv: nn.Module) -> bool:
         """Take over the map of a convolution of the same geometry; False if the path cannot."""
         return False
@@ -87,15 +97,36 @@ class Path(nn.Module, ABC):
         with torch.no_grad():
             weight.copy_(descent * scale)
 
+    def factors(self) -> list[nn.Parameter]:
+        """The weights whose product is the map; by default all but hyperparameters."""
+        kept = self.hyperparameters()
+        return [p for name, p in self.named_parameters() if name not in kept]
+
+    def hyperparameters(self) -> dict[str, str | None]:
+        """Parameters that are not weights: name to a prior group of its own, None without a prior.
+
+        They stay as they are where weights are set to zero.
+        """
+        return {}
+
+    def scale(self, size: float) -> None:
+        """Multiply the map by a positive number, the same share in each factor."""
+        factors = self.factors()
+        with torch.no_grad():
+            for p in factors:
+                p.mul_(size ** (1 / len(factors)))
+
     def contributes(self) -> bool:
         """Whether the path can change the output: no factor is identically zero."""
-        return all(bool(p.detach().any()) for p in self.parameters())
+        return all(bool(p.detach().any()) for p in self.factors())
 
     def switch_off(self) -> None:
         """Set the weights to zero, freeze them, and leave the path out of the forward map."""
+        kept = self.hyperparameters()
         with torch.no_grad():
-            for p in self.parameters():
-                p.zero_()
+            for name, p in self.named_parameters():
+                if name not in kept:
+                    p.zero_()
         self.requires_grad_(False)
         self.enabled = False
 
@@ -116,6 +147,20 @@ class PathSpec(ABC):
     def build(self, geometry: Geometry) -> Path:
         """Make the path for one layer, with zero weights."""
 
+    def unsuited(self, geometry: Geometry) -> list[str]:
+        """Why the path cannot stand in a layer, one sentence a reason; none if it can."""
+        return []
+
+    def check(self, geometry: Geometry) -> None:
+        """Check that the path can stand in a layer.
+
+        Raises:
+            ValueError: If it cannot; all reasons are named.
+        """
+        reasons = self.unsuited(geometry)
+        if reasons:
+            raise ValueError(f"path {self.name!r} does not suit this layer: " + "; ".join(reasons))
+
     @abstractmethod
     def n_params(self, geometry: Geometry) -> int:
         """Weights the path has in a layer, without building it."""
@@ -135,6 +180,9 @@ def he_std(fan_in: float) -> float:
 
 
 def normal_(weight: Tensor, std: float, generator: torch.Generator) -> None:
-    """Fill a tensor with Gaussian numbers of the generator (drawn on the CPU)."""
+    """Fill a tensor with Gaussian numbers of the generator (drawn on its device)."""
+    if weight.is_meta:
+        return
+    options: dict[str, Any] = {"dtype": torch.float64, "device": generator.device}
     with torch.no_grad():
-        weight.copy_(torch.randn(weight.shape, generator=generator, dtype=torch.float64) * std)
+        weight.copy_(torch.randn(weight.shape, generator=generator, **options) * std)

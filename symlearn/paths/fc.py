@@ -23,7 +23,9 @@ class FCPath(Path):
         self._fan_in = geometry.in_channels * geometry.in_sites
         fan_out = geometry.out_channels * geometry.out_sites
         # skip_init: random weights would be overwritten, and take seconds
-        self.linear: nn.Linear = nn.utils.skip_init(nn.Linear, self._fan_in, fan_out, bias=False)
+        self.linear: nn.Linear = nn.utils.skip_init(
+            nn.Linear, self._fan_in, fan_out, bias=False, device=torch.get_default_device()
+        )
         nn.init.zeros_(self.linear.weight)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
+from symlearn.basis import Basis
 from symlearn.geometry import Geometry
 
 
@@ -88,3 +90,13 @@ def slow_ffc(theta1: Tensor, theta2: Tensor, x: Tensor, geo: Geometry) -> Tensor
         for q in sites(geo.out_size):
             out[(slice(None), o, *q)] += writes[(o, c, *q)] * read
     return out
+
+
+def slow_basis(size: tuple[int, ...], basis: Basis) -> Tensor:
+    """``exp(-omega^2 |p - z_j|^2)``, [S, M] (paper, Sec. 3.1)."""
+    omega, anchors = float(basis.omega.detach()), basis.anchors.tolist()
+    far = [
+        [sum((a - b) ** 2 for a, b in zip(p, z, strict=True)) for z in anchors] for p in sites(size)
+    ]
+    rows = [[math.exp(-(omega**2) * d) for d in row] for row in far]
+    return torch.tensor(rows, dtype=torch.float64)

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 import curvature
 from curvature import KroneckerBlocks
-from symlearn.paths import FC, FFC, Conv
+from symlearn.paths import FC, FFC, SFC, Conv, SConv
 from symlearn.relaxed import RelaxedLayer
 from tests.paths.cases import CONVS, geometries
 from tests.paths.slow import circular_geometry, conv_geometry
 
 pytestmark = pytest.mark.core
-SPECS = (Conv(), FC(), FFC())
+SPECS = (Conv(), FC(), FFC(), SConv(), SFC())
 
 
 def relaxed(name: str, circular: bool, bias: bool = True) -> tuple[RelaxedLayer, Tensor]:
@@ -95,12 +95,15 @@ def measured(name: str, n: int) -> tuple[nn.Module, Any, tuple[Tensor, Tensor]]:
     return net, curvature.kronecker(net, (x, y)), (x, y)
 
 
+@pytest.mark.parametrize("spec", [FFC(), SFC()], ids=lambda spec: spec.name)
 @pytest.mark.parametrize("name", ["plain", "stride", "one-d", "three-d"])
-def test_ffc_factors_are_one_small_block_per_channel(name: str) -> None:
+def test_factors_are_one_small_block_per_channel(name: str, spec: Any) -> None:
     net, found, _ = measured(name, 4)
     geo = net[0].geometry
     c, c_out, s, s_out = geo.in_channels, geo.out_channels, geo.in_sites, geo.out_sites
-    theta1, theta2 = (found[f"0.paths.ffc.theta{i}.weight"] for i in (1, 2))
+    if spec.name == "sfc":
+        s, s_out = -(-s // 2), -(-s_out // 2)
+    theta1, theta2 = (found[f"0.paths.{spec.name}.theta{i}.weight"] for i in (1, 2))
     shapes = {
         key: (tuple(b.inputs.matrix.shape), tuple(b.outputs.matrix.shape))
         for key, b in (("theta1", theta1), ("theta2", theta2))
@@ -122,7 +125,7 @@ def test_paths_predict_the_size_of_their_factors() -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "stride", "one-d"])
-def test_ffc_blocks_are_exact_for_one_sample(name: str) -> None:
+def test_factored_blocks_are_exact_for_one_sample(name: str) -> None:
     """Each block of the exact GGN of one sample is the Kronecker block of that channel."""
     net, found, data = measured(name, 1)
     exact = curvature.dense_ggn(net, data)
@@ -132,7 +135,7 @@ def test_ffc_blocks_are_exact_for_one_sample(name: str) -> None:
             continue
         part = slice(start, start + p.numel())
         start = part.stop
-        if ".ffc." not in key:
+        if "theta" not in key:
             continue
         channel_axis = 0 if "theta1" in key else 1
         index = torch.arange(p.numel()).reshape(p.shape)

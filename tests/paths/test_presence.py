@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from symlearn.geometry import Geometry
-from symlearn.paths import FC, FFC, Conv, FFCPath
+from symlearn.paths import FC, FFC, SFC, Conv, SConv
+from symlearn.paths.factored import FactoredPath
 from tests.paths.slow import conv_geometry
 
 pytestmark = pytest.mark.core
-SPECS = (Conv(), FC(), FFC())
+SPECS = (Conv(), FC(), FFC(), SConv(), SFC())
+FACTORED = ("ffc", "sfc")
 each_path = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 
 
@@ -77,7 +79,7 @@ def test_half_of_a_factored_path_contributes_nothing() -> None:
 
 @each_path
 def test_gradients_reach_every_weight_after_starting_at_zero(spec: Any) -> None:
-    """At once, except that theta1 of F-FC has to wait until theta2 has moved: an exact saddle."""
+    """At once, except that theta1 of factored paths waits until theta2 moves: an exact saddle."""
     geo = geometry(2, 3, (4, 4), stride=2)
     path, (x, target) = spec.build(geo).double(), samples(geo)
     path.start_at_zero(torch.Generator().manual_seed(0))
@@ -85,7 +87,7 @@ def test_gradients_reach_every_weight_after_starting_at_zero(spec: Any) -> None:
         path.zero_grad()
         F.mse_loss(path(x), target).backward()
         reached = {name for name, p in path.named_parameters() if p.grad.any()}
-        waiting = {"theta1.weight"} if spec.name == "ffc" and step == 0 else set()
+        waiting = {"theta1.weight"} if spec.name in FACTORED and step == 0 else set()
         assert reached == {name for name, _ in path.named_parameters()} - waiting
         with torch.no_grad():
             for p in path.parameters():
@@ -101,7 +103,7 @@ def test_tested_is_a_weight_at_zero_after_a_proposal(spec: Any) -> None:
     assert any(path.tested() is p for p in path.parameters())
     assert not path.tested().any()
     assert not path(x).any()
-    assert path.needs_direction() == (spec.name == "ffc")
+    assert path.needs_direction() == (spec.name in FACTORED)
 
 
 @each_path
@@ -123,7 +125,7 @@ def test_seeding_lowers_the_loss(spec: Any) -> None:
 
 @each_path
 def test_seed_size_is_relative_to_a_fresh_path(spec: Any) -> None:
-    """A path seeded at size 1 has the norm (F-FC: the product's norm) of a freshly drawn one."""
+    """A path seeded at size 1 has the norm (factored: the product's) of a freshly drawn one."""
     geo = geometry(4, 6, (5, 5))
     fresh, path, (x, g) = spec.build(geo).double(), spec.build(geo).double(), samples(geo)
     fresh.reset_parameters(torch.Generator().manual_seed(0))
@@ -131,7 +133,7 @@ def test_seed_size_is_relative_to_a_fresh_path(spec: Any) -> None:
     path.seed(torch.randn_like(path.tested()), 1.0)
 
     def size(p: Any) -> Tensor:
-        if not isinstance(p, FFCPath):
+        if not isinstance(p, FactoredPath):
             return p.tested().norm()
         norms = p.theta1.weight.norm(dim=-1) * p.theta2.weight.norm(dim=-1)
         return norms.square().mean().sqrt()

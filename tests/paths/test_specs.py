@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from symlearn.paths import FC, FFC, PATHS, Conv, as_specs
+from symlearn.paths import FC, FFC, PATHS, SFC, Conv, SConv, as_specs
 from tests.paths.cases import CONVS
 from tests.paths.slow import conv_geometry
 
@@ -48,7 +48,16 @@ def test_wrong_paths(paths: Any, error: type[Exception], message: str) -> None:
         as_specs(paths)
 
 
-@pytest.mark.parametrize("spec", [Conv(), FC(), FFC()], ids=lambda spec: spec.name)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *(Conv(), FC(), FFC(), SConv(), SFC()),
+        SConv(0.3, learn_anchors=True),
+        SFC(1, control="omega", learn_anchors=True),
+        SFC(learn_omega=True),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("name", CONVS)
 def test_predicted_number_of_weights(spec: Any, name: str) -> None:
     make, size = CONVS[name]
