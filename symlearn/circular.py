@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 import curvature
 from symlearn.geometry import Sizes
+from symlearn.groups.grid import named
 from symlearn.observe import CONV_TYPES, Site, observe
 from symlearn.relaxed import RelaxedLayer, relaxed_layers
 from symlearn.subsample import Align, Circular, CircularPool, PhaseReference
@@ -64,6 +66,37 @@ def observe_circular(model: nn.Module, example: Tensor) -> list[Site]:
             f"boundary='circular' does not suit this network: {error} (circular maps have size "
             "in / stride, whatever the padding)"
         ) from error
+
+
+def phase_reference(
+    model: nn.Module, example: Tensor, options: Circular, convs: Sequence[Site]
+) -> PhaseReference | None:
+    """What decides the poses of a network's images; None if each layer decides.
+
+    A network lifted to a group (`symlearn.lift`) is made equivariant to that group too.
+
+    Args:
+        model: The network.
+        example: Images it takes, [N, C, *size].
+        options: The rule and the group.
+        convs: Its convolutions.
+
+    Raises:
+        ValueError: If the rule cannot decide for the group, or the options name another group.
+    """
+    lifted = next((conv.geometry.group for conv in convs if conv.geometry.group), None)
+    if lifted is not None and options.group is None:
+        options = replace(options, group=lifted)
+    if lifted is not None and named(options.group or lifted) != named(lifted):
+        raise ValueError(
+            f"the network is lifted to group {lifted!r}, the boundary asks for group "
+            f"{options.group!r}; leave the latter out"
+        )
+    size, channels = tuple(example.shape[2:]), example.shape[1]
+    if options.rule(size, channels) is None:
+        return None
+    reference = PhaseReference(size, channels, options)
+    return reference.train(model.training).to(example.device)
 
 
 def _circular_output(image: Sizes, site: Site, x: Tensor, out: Any) -> Tensor:

@@ -16,15 +16,68 @@ up to shifts that leave the image as it is, so that this answer moves with every
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from symlearn.pose import Pose
 
 # Below this share of the total, the first harmonic is too weak for a phase free of rounding errors.
 _VANISHES = 1e-5
 # Centroids of symmetric objects are whole or half pixels: rounding errors must not move them across
 # the edge of a pixel, so they are rounded to 2^-20 pixels first.
 _GRAIN = 2.0**20
+
+
+class Rule(nn.Module, ABC):
+    """How the pose of an image is read off it: an answer that moves with the image."""
+
+    @abstractmethod
+    def calibrate(self, x: Tensor) -> None:
+        """Adapt to images of the training set, [N, C, *size]."""
+
+    @abstractmethod
+    def locate(self, views: Tensor) -> Pose:
+        """Pose of each image.
+
+        Args:
+            views: Images turned back by each group element, [N, |G|, C, *size] (`pose.views`).
+        """
+
+
+class Centroid(Rule):
+    """The centroid of the energy; it has no orientation.
+
+    Args:
+        axes: Number of spatial axes.
+        dither: Half-width in pixels of the noise added to centroids while training.
+    """
+
+    offset: Tensor
+
+    def __init__(self, axes: int, dither: float) -> None:
+        super().__init__()
+        self.dither = dither
+        # one half puts images centred on a pixel in the middle of theirs
+        self.register_buffer("offset", torch.full((axes,), 0.5, dtype=torch.float64))
+
+    def calibrate(self, x: Tensor) -> None:
+        """Put the mean position of the images in the middle of a pixel, far from decision edges."""
+        where, defined = centroid(x)
+        turns = torch.polar(defined.to(where), 2 * math.pi * where).sum(0)
+        mean = torch.where(turns.abs() > 0, turns.angle() / (2 * math.pi), 0.0)
+        self.offset.copy_(0.5 - mean)
+
+    def locate(self, views: Tensor) -> Pose:
+        """Whole-pixel centroids; all orientations are the identity."""
+        x = views[:, 0]
+        offset = self.offset.to(x.device, torch.float64)
+        if self.training and self.dither:
+            noise = torch.rand(len(x), len(offset), dtype=torch.float64, device=x.device)
+            offset = offset + (2 * noise - 1) * self.dither
+        return Pose(torch.zeros(len(x), dtype=torch.long, device=x.device), locate(x, offset))
 
 
 def centroid(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,23 +115,24 @@ def locate(x: Tensor, offset: Tensor | float = 0.5) -> Tensor:
     size = torch.tensor(x.shape[2:], device=x.device)
     near = ((where + offset) * _GRAIN).round().div(_GRAIN).floor().long() % size
     # the best match among the shifts that agree with the well defined axes
-    match = _match(x.double())
+    match = correlate(x.double())
     for axis, length in enumerate(x.shape[2:]):
         shape = [1] * match.ndim
         shape[axis + 1] = length
         index = torch.arange(length, device=x.device).reshape(shape)
         mine, known = (v[:, axis].reshape(-1, *[1] * (match.ndim - 1)) for v in (near, defined))
         match = torch.where(known & (index != mine), -math.inf, match)
-    best = match.flatten(1).argmax(1)
-    found = []
-    for length in reversed(x.shape[2:]):
-        found.append(best % length)
-        best = best // length
-    return torch.stack(found[::-1], 1)
+    return torch.stack(torch.unravel_index(match.flatten(1).argmax(1), match.shape[1:]), 1)
 
 
-def _match(x: Tensor) -> Tensor:
-    """Correlation of the images with a fixed pseudo-random pattern at each shift, [N, *size]."""
+def correlate(x: Tensor) -> Tensor:
+    """Correlation of images with a fixed pseudo-random pattern at each shift, [N, *size].
+
+    Its maxima are at one place up to shifts that leave the image as it is.
+
+    Args:
+        x: Images [N, C, *size] in float64.
+    """
     size = x.shape[2:]
     space = tuple(range(1, x.ndim - 1))
     # unequal weights: swapping the channels of an image gives another image
@@ -86,10 +140,14 @@ def _match(x: Tensor) -> Tensor:
     mixed = torch.einsum(
         "nc...,c->n...", x - x.mean(tuple(range(2, x.ndim)), keepdim=True), weights
     )
-    # quadratic phases are as good as random ones, and the same on every machine
-    index = torch.arange(math.prod(size), dtype=x.dtype, device=x.device)
-    pattern = (index.square() * 0.7548776662466927).cos().reshape(size)
     spectrum = torch.fft.rfftn(mixed, dim=space)
-    reference = torch.fft.rfftn(pattern, dim=tuple(range(len(size))))
+    reference = torch.fft.rfftn(fixed_pattern(size).to(x.device), dim=tuple(range(len(size))))
     match: Tensor = torch.fft.irfftn(spectrum * reference.conj(), s=size, dim=space)
     return match
+
+
+def fixed_pattern(size: Sequence[int]) -> Tensor:
+    """A fixed pseudo-random pattern of a size, in float64."""
+    # quadratic phases are as good as random ones, and the same on every machine
+    index = torch.arange(math.prod(size), dtype=torch.float64)
+    return (index.square() * 0.7548776662466927).cos().reshape(tuple(size))

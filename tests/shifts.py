@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from symlearn.position import locate
+from symlearn.pose import Pose
 from symlearn.relaxed import RelaxedLayer
 from symlearn.subsample import CircularPool, PhaseReference
 
@@ -81,6 +81,14 @@ def assert_invariant(net: nn.Module, x: Tensor, tolerance: float = 1e-10) -> Non
             assert bool(fine.all()), f"shift {by} changes the outputs of images {(~fine).nonzero()}"
 
 
+def pose_of(reference: PhaseReference, x: Tensor) -> Pose:
+    """Poses that a reference decides for images."""
+    reference.decide(reference, (x,), {})
+    found = reference.pose
+    reference.forget(reference, (), None)
+    return found
+
+
 def maps_of(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """Outputs of all circular layers and pools, by name."""
     maps: dict[str, Tensor] = {}
@@ -103,7 +111,7 @@ def maps_of(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
 def assert_maps_move(net: nn.Module, x: Tensor, tolerance: float = 1e-10) -> None:
     """Check that every map of shifted images is a shifted map, by the amount the grids imply.
 
-    A map after a total stride m keeps every m-th site, from ``q mod m`` on, q the image's position:
+    A map after a total stride m keeps every m-th site, from ``q mod m`` on, q the image's shift:
     it is shifted by the difference of ``q // m``. Without a phase reference q is unknown; the shift
     is then ``t / m`` rounded down or up on each axis.
     """
@@ -115,8 +123,8 @@ def assert_maps_move(net: nn.Module, x: Tensor, tolerance: float = 1e-10) -> Non
         for name, found in maps_of(net, y).items():
             steps = [s // m for s, m in zip(size, found.shape[2:], strict=True)]
             if references:
-                m, offset = torch.tensor(steps), references[0].offset
-                moves = [locate(y, offset) // m - locate(x, offset) // m]
+                m, (there, here) = torch.tensor(steps), (pose_of(references[0], v) for v in (y, x))
+                moves = [there.shift // m - here.shift // m]
             else:
                 floors = [(t // m, t // m + 1) for t, m in zip(by, steps, strict=True)]
                 moves = [torch.tensor(o).expand(len(x), -1) for o in itertools.product(*floors)]

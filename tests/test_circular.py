@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import symlearn
 from symlearn import Circular
 from symlearn.circular import check_moves
-from symlearn.subsample import CircularPool
+from symlearn.subsample import PHASES, CircularPool
 from tests.nets import conv, ending, make
 from tests.shifts import assert_invariant, stress_images
 
@@ -92,7 +92,7 @@ def _scrambled_norm() -> nn.Module:
     return norm
 
 
-@pytest.mark.parametrize("phase", ["centroid", "polyphase"])
+@pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("name", BREAKERS)
 def test_networks_that_cannot_be_equivariant_are_refused(name: str, phase: str) -> None:
     with pytest.raises(ValueError, match="the input of two does not move with the image"):

@@ -12,95 +12,34 @@ from torch import Tensor, nn
 
 import symlearn
 from symlearn import Circular
-from symlearn.position import centroid, locate
-from symlearn.subsample import Align, PhaseReference, loudest_phase, roll_each
+from symlearn.subsample import PHASES, Align, PhaseReference, loudest_phase
 from tests.nets import NETS, make
 from tests.shifts import (
     all_shifts,
     assert_invariant,
     assert_maps_move,
     maps_of,
+    pose_of,
     shifted,
     stress_images,
 )
 
 pytestmark = pytest.mark.core
 D = torch.float64
-SIZES = [(8, 8), (16, 16), (9, 7), (6, 12), (24,), (15,), (4, 4, 4)]
 
 
-def wrapped(name: str, phase: str = "centroid", **options: Any) -> tuple[nn.Module, Tensor]:
+def wrapped(name: str, phase: str = "template", **options: Any) -> tuple[nn.Module, Tensor]:
     net, x = make(name)
     options.setdefault("paths", ("conv", "ffc"))
     return symlearn.wrap(net, x, boundary=Circular(phase), **options), x
 
 
-# ---------------------------------------------------------------- positions
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_positions_move_with_the_image(size: tuple[int, ...], channels: int) -> None:
-    """Moving every image's position to the origin gives the same picture for all its shifts."""
-    for name, image in stress_images(size, channels).items():
-        shifts = list(all_shifts(size))
-        batch = torch.cat([shifted(image, by) for by in shifts])
-        for offset in (0.0, 0.5, 0.123):
-            where = locate(batch, offset)
-            home = shifted(image, tuple((-where[0]).tolist()))
-            for y, q in zip(batch.split(1), where.tolist(), strict=True):
-                error = (shifted(y, tuple(-i for i in q)) - home).abs().max()
-                assert error <= 1e-12, name
-
-
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_positions_of_noise_are_counted_in_pixels(size: tuple[int, ...]) -> None:
-    image = stress_images(size)["noise"]
-    start = locate(image)[0]
-    for by in all_shifts(size):
-        expected = (start + torch.tensor(by)) % torch.tensor(size)
-        assert torch.equal(locate(shifted(image, by))[0], expected)
-
-
-def test_position_is_the_centroid_of_the_energy() -> None:
-    """Against the definition, by loops; and an object is where it is."""
-    x = torch.randn(1, 2, 6, 5, dtype=D)
-    energy = sum((x[0, c] - x[0, c].mean()) ** 2 for c in range(2))
-    z = sum(
-        complex(energy[i, j]) * complex(math.cos(math.tau * i / 6), math.sin(math.tau * i / 6))
-        for i in range(6)
-        for j in range(5)
-    )
-    where, defined = centroid(x)
-    assert bool(defined.all())
-    assert float(where[0, 0]) == pytest.approx(6 / math.tau * math.atan2(z.imag, z.real))
-    image = torch.zeros(1, 1, 12, 12, dtype=D)
-    image[0, 0, 4:7, 8:11] = 1
-    assert locate(image).tolist() == [[5, 9]]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_positions_of_lower_precision_are_as_exact(dtype: torch.dtype) -> None:
-    x = torch.randn(5, 2, 8, 8).to(dtype)
-    assert torch.equal(locate(x.roll(3, 2)), (locate(x) + torch.tensor([3, 0])) % 8)
-
-
-def test_position_of_a_sample_does_not_depend_on_its_batch() -> None:
-    x = torch.cat(list(stress_images((16, 16)).values()) + [torch.randn(40, 1, 16, 16, dtype=D)])
-    alone = torch.cat([locate(v) for v in x.split(1)])
-    assert torch.equal(locate(x), alone)
+def reference_of(net: nn.Module) -> PhaseReference:
+    (reference,) = {m for m in net.modules() if isinstance(m, PhaseReference)}
+    return reference
 
 
 # ------------------------------------------------------------------- grids
-
-
-def test_roll_each_rolls_every_sample_by_its_own_phase() -> None:
-    x = torch.randn(12, 2, 4, 6)
-    stride = (2, 3)
-    phase = torch.stack([torch.arange(12) % 2, torch.arange(12) % 3], 1)
-    pairs = zip(x.split(1), phase, strict=True)
-    slow = torch.cat([shifted(v, tuple((-p).tolist())) for v, p in pairs])
-    assert torch.equal(roll_each(x, phase, stride), slow)
 
 
 @pytest.mark.parametrize(("size", "stride"), [((8, 6), (2, 3)), ((9,), (3,)), ((4, 4), (2, 1))])
@@ -132,7 +71,7 @@ def test_loudest_phase_breaks_ties_by_position(dtype: torch.dtype) -> None:
 
 
 def test_align_reads_the_passed_stride_off_the_input_if_not_told() -> None:
-    reference = PhaseReference((8, 8), 0.0)
+    reference = PhaseReference((8, 8), 1, Circular("centroid", dither=0))
     image = torch.randn(3, 1, 8, 8, dtype=D)
     reference.decide(reference, (image,), {})
     maps = torch.randn(3, 2, 4, 4, dtype=D)
@@ -145,7 +84,7 @@ def test_align_reads_the_passed_stride_off_the_input_if_not_told() -> None:
 # ---------------------------------------------------------------- networks
 
 
-@pytest.mark.parametrize("phase", ["centroid", "polyphase"])
+@pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("name", NETS)
 def test_outputs_are_invariant_to_all_shifts(name: str, phase: str) -> None:
     net, x = wrapped(name, phase)
@@ -155,7 +94,7 @@ def test_outputs_are_invariant_to_all_shifts(name: str, phase: str) -> None:
     assert_invariant(net, images)
 
 
-@pytest.mark.parametrize("phase", ["centroid", "polyphase"])
+@pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("name", ["strided", "residual", "max-pooled", "shared", "signal"])
 def test_maps_of_shifted_images_are_shifted_maps(name: str, phase: str) -> None:
     net, x = wrapped(name, phase)
@@ -178,7 +117,7 @@ def test_deep_strided_network_on_even_and_odd_maps() -> None:
     assert_invariant(circular, torch.cat(list(stress_images((7, 5)).values())))
 
 
-@pytest.mark.parametrize("phase", ["centroid", "polyphase"])
+@pytest.mark.parametrize("phase", PHASES)
 def test_still_invariant_after_training_steps(phase: str) -> None:
     net, x = wrapped("strided", phase, paths="conv")
     optimiser = torch.optim.SGD(net.parameters(), lr=0.3)
@@ -190,7 +129,7 @@ def test_still_invariant_after_training_steps(phase: str) -> None:
     assert_invariant(net.eval(), torch.cat([x, *stress_images((8, 8)).values()]))
 
 
-@pytest.mark.parametrize("phase", ["centroid", "polyphase"])
+@pytest.mark.parametrize("phase", PHASES)
 def test_samples_do_not_depend_on_their_batch(phase: str) -> None:
     net, x = wrapped("max-pooled", phase)
     images = torch.cat([x, *stress_images((8, 8)).values()])
@@ -205,7 +144,7 @@ def test_float32_is_invariant_too() -> None:
     assert_invariant(net, x, 1e-5)
 
 
-@pytest.mark.parametrize("phase", ["centroid", "polyphase"])
+@pytest.mark.parametrize("phase", PHASES)
 def test_all_strict_paths_of_a_layer_share_one_grid(phase: str) -> None:
     """Two convolutions beside each other compute what one with the summed filters computes."""
     net, x = wrapped("strided", phase, paths="conv")
@@ -257,8 +196,8 @@ def test_convolutions_that_are_not_selected_are_circular_too() -> None:
 
 
 def test_dither_moves_the_grid_in_training_only() -> None:
-    net, _ = wrapped("strided", paths="conv")
-    (reference,) = {m for m in net.modules() if isinstance(m, PhaseReference)}
+    net, _ = wrapped("strided", "centroid", paths="conv")
+    reference = reference_of(net)
     edge = torch.zeros(1, 1, 8, 8, dtype=D)
     edge[0, 0, 3, 3:5] = 1  # its centroid is on the edge of a pixel on one axis only
     batch = edge.expand(64, -1, -1, -1)
@@ -269,14 +208,14 @@ def test_dither_moves_the_grid_in_training_only() -> None:
         found[mode] = reference.phase((1, 1), (8, 8))
     assert len(found[False].unique(dim=0)) == 1
     assert {tuple(p) for p in found[True].tolist()} == {(3, 3), (3, 4)}
-    reference.dither = 0.0
+    reference.rule.dither = 0.0
     net.train()
     reference.decide(net, (batch,), {})
     assert torch.equal(reference.phase((1, 1), (8, 8)), found[False])
 
 
 def test_calibration_puts_the_mean_position_mid_pixel() -> None:
-    reference = PhaseReference((8, 8), 0.0)
+    reference = PhaseReference((8, 8), 1, Circular("centroid", dither=0))
     images = torch.zeros(6, 1, 8, 8, dtype=D)
     for n in range(6):
         images[n, 0, n, (2 * n) % 8 : (2 * n) % 8 + 2] = 1
@@ -284,21 +223,39 @@ def test_calibration_puts_the_mean_position_mid_pixel() -> None:
     assert not reference.calibrated
     reference.calibrate(images)
     assert reference.calibrated
-    offset = reference.offset % 1
+    offset = reference.rule.offset % 1
     torch.testing.assert_close(offset, torch.tensor([0.5, 0.0], dtype=D), rtol=0, atol=1e-9)
     reference.calibrate(torch.ones(3, 1, 8, 8, dtype=D))
-    torch.testing.assert_close(reference.offset, torch.tensor([0.5, 0.5], dtype=D))
+    torch.testing.assert_close(reference.rule.offset, torch.tensor([0.5, 0.5], dtype=D))
 
 
-def test_offset_is_frozen_outside_of_calibration() -> None:
-    net, x = wrapped("strided")
-    (reference,) = {m for m in net.modules() if isinstance(m, PhaseReference)}
+def test_dither_moves_templates_by_a_pixel_as_often_as_told() -> None:
+    net, x = wrapped("strided", paths="conv")
+    reference = reference_of(net)
+    batch = x[:1].expand(4000, -1, -1, -1)
+    home = pose_of(reference.eval(), batch).shift
+    assert len(home.unique(dim=0)) == 1
+    torch.manual_seed(0)
+    step = (pose_of(reference.train(), batch).shift - home + 1) % 8 - 1
+    assert set(step.unique().tolist()) == {-1, 0, 1}
+    for direction in (-1, 1):
+        share = (step == direction).double().mean(0)
+        assert bool(((share - 0.125).abs() < 0.025).all())  # 0.25 in all, five standard errors
+    reference.rule.dither = 0.0
+    assert torch.equal(pose_of(reference, batch).shift, home)
+
+
+@pytest.mark.parametrize("phase", ["template", "centroid"])
+def test_rules_are_frozen_outside_of_calibration(phase: str) -> None:
+    net, x = wrapped("strided", phase)
+    reference = reference_of(net)
     reference.calibrate(x)
-    before = reference.offset.clone()
+    before = copy.deepcopy(reference.state_dict())
     for mode in (True, False):
         net.train(mode)(x + 1)
-        assert torch.equal(reference.offset, before)
-    assert "0.align.reference.offset" in net.state_dict()
+        assert all(torch.equal(v, before[k]) for k, v in reference.state_dict().items())
+    stored = net.state_dict()
+    assert {f"0.align.reference.{key}" for key in before} <= set(stored)
     assert_invariant(net.eval(), x)
 
 
