@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.utils.hooks import RemovableHandle
 
 import curvature
 from symlearn.geometry import CONVS, Geometry, Sizes
 
 CONV_TYPES = tuple(CONVS.values())
+
+
+def why_left_alone(module: nn.Module) -> str | None:
+    """Why a convolution is never relaxed, or None if it can be.
+
+    Only torch's own classes are known to compute what their weights and options say.
+    """
+    if "forward" in vars(module):
+        return "its forward method is replaced"
+    if type(module) in CONV_TYPES:
+        return None
+    if nn.utils.parametrize.is_parametrized(module):
+        return "its weight is parametrised"
+    if isinstance(module, CONV_TYPES):
+        (base,) = (kind.__name__ for kind in CONV_TYPES if isinstance(module, kind))
+        return f"subclass {type(module).__name__} of nn.{base}"
+    known = ", ".join(kind.__name__ for kind in CONV_TYPES)
+    return f"{type(module).__name__} is none of {known}"
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,8 @@ def observe(
 ) -> list[Site]:
     """Run the example and note the sizes that modules of some types (exactly) see.
 
+    Sites come in the order of their modules' first calls.
+
     Args:
         model: The network.
         example: A batch it accepts.
@@ -60,27 +82,37 @@ def observe(
         resize: Maps a site, its input and its output to the output used instead.
     """
     sites = {m: Site(n, m) for n, m in model.named_modules() if type(m) in types}
+    ran: list[Site] = []
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
         x = args[0] if args else next(iter(kwargs.values()))
         out = resize(sites[module], x, out)
-        call = (tuple(x.shape[2:]), tuple(out.shape[2:]))
+        shape = out.shape if isinstance(out, Tensor) else ()  # of a subclass, left alone anyway
+        call = (tuple(x.shape[2:]), tuple(shape[2:]))
+        if not sites[module].calls:
+            ran.append(sites[module])
         if call not in sites[module].calls:
             sites[module].calls.append(call)
         return out
 
     handles = [module.register_forward_hook(note, with_kwargs=True) for module in sites]
+    _run(model, example, handles)
+    return ran
+
+
+def _run(model: nn.Module, example: Tensor, handles: Sequence[RemovableHandle]) -> None:
+    """Run the example in eval mode, then remove the hooks; the global random state stays."""
+    devices = [example.device] if example.is_cuda else []
     try:
-        with torch.no_grad(), curvature.evaluating(model):
+        with torch.no_grad(), curvature.evaluating(model), torch.random.fork_rng(devices):
             model(example)
     finally:
         for handle in handles:
             handle.remove()
-    return [site for site in sites.values() if site.calls]
 
 
 def observe_convs(model: nn.Module, example: Tensor) -> list[Site]:
-    """The convolutions that run on the example.
+    """The convolutions that run on the example, also those that are `why_left_alone`.
 
     Raises:
         ValueError: If the model does not accept the example.
@@ -88,12 +120,13 @@ def observe_convs(model: nn.Module, example: Tensor) -> list[Site]:
 
     def check(site: Site, x: Tensor, out: Tensor) -> Tensor:
         axes = len(site.module.kernel_size)  # type: ignore[arg-type]
-        if x.ndim != axes + 2:
+        if x.ndim != axes + 2 and why_left_alone(site.module) is None:
             raise ValueError(f"{site.name} got {x.ndim} axes; give a batch, [N, C, *size]")
         return out
 
+    types = {type(m) for m in model.modules() if isinstance(m, _ConvNd)}
     try:
-        return observe(model, example, CONV_TYPES, check)
+        return observe(model, example, tuple(types), check)
     except Exception as error:
         raise ValueError(
             f"the model does not accept example_input of shape {list(example.shape)} "
@@ -113,11 +146,5 @@ def count_calls(
 
         return count
 
-    handles = [m.register_forward_hook(counter(n)) for n, m in modules.items()]
-    try:
-        with torch.no_grad(), curvature.evaluating(model):
-            model(example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    _run(model, example, [m.register_forward_hook(counter(n)) for n, m in modules.items()])
     return counts

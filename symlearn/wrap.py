@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 import curvature
-from symlearn.circular import as_circular, check_moves, circular_pool, observe_circular
+from symlearn.budget import check_memory
+from symlearn.circular import (
+    as_circular,
+    check_moves,
+    circular_pool,
+    observe_circular,
+    phase_reference,
+)
 from symlearn.geometry import Geometry
 from symlearn.observe import CONV_TYPES, Site, count_calls, observe_convs
-from symlearn.paths import PathSpec, as_specs
+from symlearn.paths import PathSpec
 from symlearn.paths.conv import Conv
 from symlearn.relaxed import RelaxedLayer, relaxed_layers, replace_module
-from symlearn.select import Selection, check_memory, check_replaceable, select
+from symlearn.select import (
+    PathsFor,
+    Selection,
+    assign,
+    check_replaceable,
+    left_alone,
+    select,
+    unsuited,
+)
 from symlearn.subsample import Align, Circular, PhaseReference
 
 __all__ = ["INITS", "TIES", "Selection", "WrapInfo", "prior_groups", "wrap"]
@@ -30,7 +45,7 @@ INITS = ("keep", "fresh")
 class WrapInfo:
     """How a model was wrapped; kept on the relaxed model as ``model.symlearn_wrap``."""
 
-    specs: tuple[PathSpec, ...]
+    paths: dict[str, tuple[PathSpec, ...]]
     boundary: str | Circular
     tie: str
     seed: int
@@ -40,7 +55,7 @@ def wrap(
     model: nn.Module,
     example_input: Tensor,
     *,
-    paths: str | PathSpec | Iterable[str | PathSpec] = ("conv", "ffc"),
+    paths: PathsFor = ("conv", "ffc"),
     layers: Selection = None,
     boundary: str | Circular = "keep",
     tie: str = "path",
@@ -59,9 +74,12 @@ def wrap(
         model: A network with `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d` layers.
         example_input: A batch the network accepts, [N, C, *size]; only its shape matters, and
             relaxed layers are made for its size.
-        paths: Path names or path objects with options, such as ``("conv", FFC())``.
+        paths: Path names or path objects with options, such as ``("conv", FFC())``; or a mapping
+            from name patterns of layers to these, where the first that matches counts, and layers
+            without a match are not relaxed.
         layers: Which convolutions to relax: a name pattern or several (shell wildcards), a
-            predicate ``(name, module) -> bool``, or None for all that run on the example.
+            predicate ``(name, module) -> bool``, `last_stages`, or None for all that run on the
+            example. Only torch's own classes are relaxed; subclasses are left alone.
         boundary: "keep", or "circular" (or `Circular` with options) to make the strict paths, all
             other convolutions and the pools exactly shift-equivariant: circular padding, maps of
             size in / stride, and subsampling on a grid that moves with each image. This changes
@@ -90,11 +108,14 @@ def wrap(
         >>> bool(torch.equal(relaxed(x), cnn(x)))
         True
     """
-    specs, options = as_specs(paths), as_circular(boundary)
-    _check_call(model, example_input, tie, init)
+    options = as_circular(boundary)
+    _check_options(tie, init)
+    check_model(model, example_input)
     relaxed = _copied(model)
     sites = observe_convs(relaxed, example_input)
-    chosen = select(sites, layers)
+    chosen = assign(select(sites, layers), paths)
+    if layers is None:
+        _warn_left_alone([site for site in sites if isinstance(site.module, CONV_TYPES)])
     _warn_frozen([site for site in sites if site.name in chosen])
     if options is None:
         sites = [site for site in sites if site.name in chosen]
@@ -102,12 +123,18 @@ def wrap(
         sites = observe_circular(relaxed, example_input)
     convs = [site for site in sites if isinstance(site.module, CONV_TYPES)]
     check_replaceable(relaxed, sites)
-    check_memory([site for site in convs if site.name in chosen], specs, memory_limit_gib)
+    planned = [(site, spec) for site in convs for spec in chosen.get(site.name, ())]
+    _check_suited(planned, options is not None)
+    check_memory(planned, memory_limit_gib)
     image = tuple(example_input.shape[2:])
-    surgeon = _Surgeon(relaxed, image, options, torch.Generator().manual_seed(seed), init)
-    surgeon.relax_all(convs, chosen, specs)
+    reference = None if options is None else phase_reference(relaxed, example_input, options, convs)
+    generator = torch.Generator().manual_seed(seed)
+    surgeon = _Surgeon(relaxed, image, options, generator, init, reference)
+    surgeon.relax_all(convs, chosen)
     surgeon.replace_pools([site for site in sites if site not in convs])
-    relaxed.symlearn_wrap = WrapInfo(specs, boundary, tie, seed)  # type: ignore[assignment]
+    if reference is not None and reference in set(relaxed.modules()):
+        reference.attach(relaxed)
+    relaxed.symlearn_wrap = WrapInfo(chosen, boundary, tie, seed)  # type: ignore[assignment]
     _check_runs(relaxed, example_input)
     if options is not None:
         check_moves(relaxed, example_input)
@@ -119,7 +146,8 @@ def prior_groups(model: nn.Module) -> dict[str, list[str]]:
 
     Each path of a relaxed layer is a group (or each of its tensors, as wrapped with
     ``tie="tensor"``), as is the weight of each other layer and each bias. Outside of paths, frozen
-    parameters and those of normalisation layers have no prior.
+    parameters and those of normalisation layers have no prior. Hyperparameters of a path have none,
+    or one of their own (the omegas of a sparse path with ``control="omega"``).
     """
     info = getattr(model, "symlearn_wrap", None)
     tie = info.tie if isinstance(info, WrapInfo) else "path"
@@ -127,9 +155,11 @@ def prior_groups(model: nn.Module) -> dict[str, list[str]]:
     for layer_name, layer in relaxed_layers(model).items():
         for path_name, path in layer.named_paths().items():
             prefix = f"{layer_name}.paths.{path_name}" if layer_name else f"paths.{path_name}"
-            for tensor, _ in path.named_parameters():
-                group = f"{layer_name}.{path_name}".lstrip(".")
-                owner[f"{prefix}.{tensor}"] = group if tie == "path" else f"{group}.{tensor}"
+            group, owns = f"{layer_name}.{path_name}".lstrip("."), path.hyperparameters()
+            tensors = [name for name, _ in path.named_parameters()]
+            for tensor in (t for t in tensors if owns.get(t, "") is not None):
+                own = owns.get(tensor) or (tensor if tie == "tensor" else None)
+                owner[f"{prefix}.{tensor}"] = group if own is None else f"{group}.{own}"
     groups: dict[str, list[str]] = {}
     covered = {row.name: row for row in curvature.coverage(model, fallback="diagonal")}
     for name, row in covered.items():
@@ -140,26 +170,53 @@ def prior_groups(model: nn.Module) -> dict[str, list[str]]:
     return groups
 
 
-def _check_call(model: object, example: object, tie: str, init: str) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"wrap takes a torch.nn.Module, got {type(model).__name__}")
-    if not isinstance(example, Tensor):
-        raise TypeError(f"example_input must be a tensor, got {type(example).__name__}")
+def _check_options(tie: str, init: str) -> None:
     if tie not in TIES:
         raise ValueError(f"unknown tie {tie!r}; choose one of {list(TIES)}")
     if init not in INITS:
         raise ValueError(f"unknown init {init!r}; choose one of {list(INITS)}")
+
+
+def check_model(model: object, example: object) -> None:
+    """Check that a model and an example are what `wrap` takes.
+
+    Raises:
+        TypeError: If one is of the wrong kind.
+        ValueError: If the model is wrapped already, has no convolution or lazy layers, or the two
+            are on different devices.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"wrap takes a torch.nn.Module, got {type(model).__name__}")
+    if not isinstance(example, Tensor):
+        raise TypeError(f"example_input must be a tensor, got {type(example).__name__}")
     if relaxed_layers(model):
         raise ValueError("the model is wrapped already; wrap the plain network once")
-    if not any(type(m) in CONV_TYPES for m in model.modules()):
-        raise ValueError(
-            "the model has no nn.Conv1d, nn.Conv2d or nn.Conv3d layer to relax (subclasses may "
-            "compute something else, and are left alone)"
-        )
+    if not any(isinstance(m, CONV_TYPES) for m in model.modules()):
+        raise ValueError("the model has no nn.Conv1d, nn.Conv2d or nn.Conv3d layer to relax")
+    if any(nn.parameter.is_lazy(p) for p in model.parameters()):
+        raise ValueError("the model has lazy layers without weights; run it on the example first")
     devices = {p.device for p in model.parameters()}
     if len(devices) == 1 and example.device not in devices:
         raise ValueError(
             f"example_input is on {example.device}, the model on {devices.pop()}; move one of them"
+        )
+
+
+def _check_suited(planned: Sequence[tuple[Site, PathSpec]], circular: bool) -> None:
+    found = unsuited(planned, circular)
+    problems = [f"{name}, {reason}" for name, reasons in found.items() for reason in reasons]
+    if problems:
+        raise ValueError("these layers cannot have these paths:\n  " + "\n  ".join(problems))
+
+
+def _warn_left_alone(sites: Sequence[Site]) -> None:
+    reasons = [f"{len(names)} ({reason})" for reason, names in left_alone(sites).items()]
+    if reasons:
+        warnings.warn(
+            f"of {len(sites)} convolutions, wrap leaves alone {', '.join(reasons)}: only torch's "
+            "own classes are known to compute what their weights and options say. symlearn.plan "
+            "lists them; layers=... says which to relax",
+            stacklevel=3,
         )
 
 
@@ -189,37 +246,33 @@ class _Surgeon:
     options: Circular | None
     generator: torch.Generator
     init: str
+    reference: PhaseReference | None
 
-    def __post_init__(self) -> None:
-        self.reference: PhaseReference | None = None
-        if self.options is not None and self.options.phase == "centroid":
-            self.reference = PhaseReference(self.image, self.options.dither)
-            self.reference.attach(self.model)
-            self.reference.train(self.model.training).to(next(self.model.parameters()).device)
-
-    def relax_all(
-        self, convs: Sequence[Site], chosen: Sequence[str], specs: Sequence[PathSpec]
-    ) -> None:
+    def relax_all(self, convs: Sequence[Site], chosen: Mapping[str, tuple[PathSpec, ...]]) -> None:
         """Replace the chosen convolutions by sums of paths, the others by a circular convolution.
 
         Raises:
             ValueError: If no path can hold the weights of a layer; all such layers are named.
         """
-        stuck = []
+        stuck: dict[tuple[str, ...], list[str]] = {}
         for conv in convs:
             relaxed = conv.name in chosen
-            layer = self._layer(conv, specs if relaxed else (Conv(),))
+            layer = self._layer(conv, chosen.get(conv.name, (Conv(),)))
             if relaxed and self.init == "fresh":
                 layer.reset_parameters(self.generator)
             elif not _adopt(layer, conv.module, self.generator):
-                stuck.append(conv.name)
+                stuck.setdefault(tuple(layer.paths), []).append(conv.name)
             if not relaxed:
                 _keep_frozen(layer, conv.module)
             replace_module(self.model, conv.module, layer)
         if stuck:
+            lines = [
+                f"none of the paths {list(paths)} can hold the pretrained weights of {names}"
+                for paths, names in stuck.items()
+            ]
             raise ValueError(
-                f"none of the paths {[s.name for s in specs]} can hold the pretrained weights of "
-                f"{stuck}; add 'conv' (or 'fc' with boundary='keep'), or pass init='fresh'"
+                f"{'; '.join(lines)}; add 'conv' (or 'fc' with boundary='keep'), give "
+                "'sconv' more anchors or a fit_tolerance, or pass init='fresh'"
             )
 
     def _layer(self, site: Site, specs: Sequence[PathSpec]) -> RelaxedLayer:
@@ -234,7 +287,9 @@ class _Surgeon:
 
     def _align(self, geometry: Geometry) -> Align:
         passed = tuple(w // s for w, s in zip(self.image, geometry.in_size, strict=True))
-        return Align(geometry.stride, passed, self.reference)
+        over = geometry.group is not None
+        over_group = (over and not geometry.lifts, over)
+        return Align(geometry.stride, passed, self.reference, over_group)
 
     def replace_pools(self, pools: Sequence[Site]) -> None:
         """Put pools on each sample's own grid."""
@@ -244,7 +299,7 @@ class _Surgeon:
 
 def _adopt(layer: RelaxedLayer, conv: nn.Module, generator: torch.Generator) -> bool:
     """Put a convolution's weights into a strict path, or else the first that can hold them."""
-    order = sorted(layer.named_paths().values(), key=lambda path: not path.reads_aligned)
+    order = sorted(layer.named_paths().values(), key=lambda path: -path.strictness)
     held = False
     for path in order:
         if not held and path.adopt(conv):
@@ -265,10 +320,17 @@ def _keep_frozen(layer: RelaxedLayer, conv: nn.Module) -> None:
 
 def _check_runs(model: nn.Module, example: Tensor) -> None:
     """Check that the relaxed model runs, and calls every relaxed layer."""
+    if example.is_meta:  # where each image is cannot be known without its values
+        return
     try:
         counts = count_calls(model, relaxed_layers(model), example)
     except Exception as error:
-        raise ValueError(f"the relaxed model does not run on the example: {error}") from error
+        reader = getattr(error, "obj", None)
+        read = [f"{name}: " for name, m in relaxed_layers(model).items() if m is reader]
+        raise ValueError(
+            "the relaxed model does not run on the example (leave out with layers=... what other "
+            f"code reads): {''.join(read)}{error}"
+        ) from error
     idle = [name for name, count in counts.items() if not count]
     if idle:
         raise ValueError(
