@@ -9,12 +9,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import nn
 
+from symlearn.collapse.modules import CircularConv, ConstantMap, FactoredMap, MapSum
 from symlearn.geometry import Geometry
+from symlearn.groups.grid import GridGroup
 from symlearn.paths import PATHS, as_specs
 from symlearn.relaxed import RelaxedLayer
-from symlearn.subsample import Align, CircularPool, PhaseReference
+from symlearn.subsample import Align, Circular, CircularPool, PhaseReference
 
 Description = dict[str, Any]
 
@@ -43,7 +46,12 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "GELU": ("approximate",),
     **dict.fromkeys(("Tanh", "Sigmoid", "Identity"), ()),
     "Flatten": ("start_dim", "end_dim"),
+    "Unflatten": ("dim", "unflattened_size"),
+    "FactoredMap": ("in_shape", "out_shape", "channels_per_field", "coordinates"),
+    "ConstantMap": ("out_shape",),
 }
+_OWN: dict[str, type[nn.Module]] = {"FactoredMap": FactoredMap, "ConstantMap": ConstantMap}
+_CONTAINERS: dict[str, type[nn.Module]] = {"Sequential": nn.Sequential, "MapSum": MapSum}
 
 
 def describe(model: nn.Module) -> Description | None:
@@ -63,8 +71,7 @@ def build(description: Description) -> nn.Module:
     reference = None
     try:
         if description["reference"] is not None:
-            size, dither = description["reference"]
-            reference = PhaseReference(tuple(size), dither)
+            reference = _build_reference(description["reference"])
         model = _build(description["root"], reference)
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a network description: {error!r}") from error
@@ -73,14 +80,26 @@ def build(description: Description) -> nn.Module:
     return model
 
 
-def _describe_reference(model: nn.Module) -> list[Any] | None:
-    found = [m for m in model.modules() if isinstance(m, PhaseReference)]
-    return [list(found[0].size), found[0].dither] if found else None
+def _describe_reference(model: nn.Module) -> Description | None:
+    found = next((m for m in model.modules() if isinstance(m, PhaseReference)), None)
+    if found is None:
+        return None
+    group = None if found.group is None else asdict(found.group)
+    options = {"phase": found.options.phase, "dither": found.options.dither, "group": group}
+    return {"size": list(found.size), "channels": found.channels, "options": options}
+
+
+def _build_reference(data: Description) -> PhaseReference:
+    options = dict(data["options"])
+    group = options.pop("group")
+    if group is not None:
+        group = GridGroup(group["name"], group["elements"])
+    return PhaseReference(tuple(data["size"]), data["channels"], Circular(**options, group=group))
 
 
 def _describe(module: nn.Module) -> Description:
     kind = type(module).__name__
-    if type(module) is nn.Sequential:
+    if type(module) is _CONTAINERS.get(kind):
         return {"kind": kind, "children": {n: _describe(m) for n, m in module.named_children()}}
     if isinstance(module, RelaxedLayer):
         return {
@@ -98,7 +117,15 @@ def _describe(module: nn.Module) -> Description:
             "align": _describe_align(module.align),
             "pads": module.pads,
         }
-    if getattr(nn, kind, None) is not type(module):
+    if isinstance(module, CircularConv):
+        return {
+            "kind": kind,
+            "conv": _describe(module.conv),
+            "geometry": asdict(module.geometry),
+            "align": _describe_align(module.align),
+            "bias": module.bias is not None,
+        }
+    if _class(kind) is not type(module):
         raise KeyError(kind)
     arguments = {name: getattr(module, name) for name in _ARGUMENTS[kind]}
     if hasattr(module, "bias"):
@@ -112,13 +139,18 @@ def _describe_align(align: Align | None) -> Description | None:
     if align is None:
         return None
     shared = align.reference is not None
-    return {"stride": list(align.stride), "passed": list(align.passed), "shared": shared}
+    return {
+        "stride": list(align.stride),
+        "passed": list(align.passed),
+        "shared": shared,
+        "over_group": list(align.over_group),
+    }
 
 
 def _build(data: Description, reference: PhaseReference | None) -> nn.Module:
     kind = data["kind"]
-    if kind == "Sequential":
-        model = nn.Sequential()
+    if kind in _CONTAINERS:
+        model: nn.Module = _CONTAINERS[kind]()
         for name, child in data["children"].items():
             model.add_module(name, _build(child, reference))
         return model
@@ -129,15 +161,30 @@ def _build(data: Description, reference: PhaseReference | None) -> nn.Module:
         if align is None:
             raise KeyError("align")
         return CircularPool(_build(data["pool"], reference), align, list(data["pads"]))
+    if kind == "CircularConv":
+        align = _build_align(data["align"], reference)
+        conv = CircularConv(_build(data["conv"], reference), _geometry(data["geometry"]), align)
+        if data["bias"]:
+            conv.bias = nn.Parameter(torch.zeros(conv.geometry.out_channels))
+        return conv
     if kind not in _ARGUMENTS:
         raise KeyError(kind)
     arguments = {key: _tupled(value) for key, value in data["arguments"].items()}
-    module: nn.Module = getattr(nn, kind)(**arguments)
+    module: nn.Module = _class(kind)(**arguments)
     return module
 
 
+def _class(kind: str) -> Any:
+    """The class of a name, from torch or our own."""
+    return _OWN.get(kind) or getattr(nn, kind, None)
+
+
+def _geometry(data: Description) -> Geometry:
+    return Geometry(**{key: _tupled(value) for key, value in data.items()})
+
+
 def _build_relaxed(data: Description, reference: PhaseReference | None) -> RelaxedLayer:
-    geometry = Geometry(**{key: _tupled(value) for key, value in data["geometry"].items()})
+    geometry = _geometry(data["geometry"])
     specs = as_specs([PATHS[name](**options) for name, options in data["paths"]])
     layer = RelaxedLayer(geometry, specs, data["bias"], _build_align(data["align"], reference))
     for name, path in layer.named_paths().items():
@@ -150,7 +197,8 @@ def _build_align(data: Description | None, reference: PhaseReference | None) -> 
     if data is None:
         return None
     shared = reference if data["shared"] else None
-    return Align(tuple(data["stride"]), tuple(data["passed"]), shared)
+    over_input, over_output = data["over_group"]
+    return Align(tuple(data["stride"]), tuple(data["passed"]), shared, (over_input, over_output))
 
 
 def _tupled(value: Any) -> Any:

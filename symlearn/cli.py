@@ -1,4 +1,4 @@
-"""The command line: ``symlearn demo | fit | report``."""
+"""The command line: ``symlearn demo | fit | report | collapse``."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from rich.table import Table
 from torch import nn
 
 from symlearn import demo
+from symlearn.collapse import collapse_report, export_onnx
 from symlearn.datasets import ImageSet, from_arrays
-from symlearn.fit import FitConfig, fit
+from symlearn.fit import FitConfig, fit, load
 from symlearn.models import small_cnn
+from symlearn.plainfile import save_plain
 from symlearn.report import StructureReport, side_by_side
 from symlearn.wrap import wrap
 
@@ -77,6 +79,24 @@ def _parser() -> argparse.ArgumentParser:
     tell.add_argument("--format", choices=FORMATS, default="text")
     tell.add_argument("--out", help="file to write instead of the terminal")
     tell.set_defaults(run=_report)
+
+    plain = commands.add_parser("collapse", help="turn a saved result into a plain network")
+    plain.add_argument("result", help="folder of a saved result")
+    plain.add_argument("--out", required=True, help="file for the plain network (safetensors)")
+    plain.add_argument("--data", help="images to compare and to measure on, as for fit")
+    plain.add_argument("--train", help="training images, for --fine-tune and --prune-channels")
+    plain.add_argument(
+        "--threshold",
+        type=float,
+        default=0.0,
+        help="drop paths with a smaller share of effective parameters (default 0)",
+    )
+    plain.add_argument("--fine-tune", type=int, default=0, help="epochs after dropping (default 0)")
+    plain.add_argument(
+        "--prune-channels", action="store_true", help="remove channels without effect"
+    )
+    plain.add_argument("--onnx", help="ONNX file to write as well; needs --data")
+    plain.set_defaults(run=_collapse)
     return parser
 
 
@@ -179,6 +199,29 @@ def _report(options: argparse.Namespace, console: Console) -> int:
         console.print(text, markup=False)
     else:
         console.print(f"wrote {options.out}", markup=False)
+    return 0
+
+
+def _collapse(options: argparse.Namespace, console: Console) -> int:
+    if options.onnx is not None and options.data is None:
+        raise ValueError("--onnx compares outputs on images: give --data too")
+    data = None if options.data is None else _images(options.data).pair
+    train = None if options.train is None else _images(options.train).pair
+    network = load(options.result).collapse(
+        data,
+        threshold=options.threshold,
+        fine_tune=options.fine_tune,
+        prune_channels=options.prune_channels,
+        train=train,
+    )
+    console.print(str(collapse_report(network)), markup=False)
+    save_plain(network, options.out)
+    console.print(f"wrote {options.out}", markup=False)
+    if options.onnx is not None and data is not None:
+        error = export_onnx(network, data[0][:8], options.onnx)
+        console.print(
+            f"wrote {options.onnx}; onnxruntime's outputs differ by {error:.1e}", markup=False
+        )
     return 0
 
 

@@ -6,8 +6,9 @@ from symlearn.fit.history import EpochRecord
 from symlearn.fit.loop import fit
 from symlearn.fit.optimisers import ProximalAdam
 from symlearn.fit.restore import load
-from symlearn.fit.result import FitResult, score
+from symlearn.fit.result import FitResult
 from symlearn.fit.weights import NonFiniteLossError, WeightAverage
+from symlearn.scoring import score
 
 __all__ = [
     "EpochRecord",

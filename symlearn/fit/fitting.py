@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,14 +19,16 @@ from symlearn.fit.facts import is_bias, layer_structures, path_groups
 from symlearn.fit.grow import absent_paths, start_path, switch_off_idle, test_absent
 from symlearn.fit.history import EpochRecord, agreement, plateaued, stable_for
 from symlearn.fit.optimisers import OPTIMISERS
+from symlearn.fit.posterior import map_calibration
 from symlearn.fit.precisions import PrecisionSteps, Step
 from symlearn.fit.prune import prune_rejected
-from symlearn.fit.result import FitResult, build_report, score
+from symlearn.fit.result import FitResult, build_report
 from symlearn.fit.schedule import Schedule
 from symlearn.fit.state import PathKey, State
 from symlearn.fit.weights import WeightAverage, train_epoch
 from symlearn.relaxed import relaxed_layers
 from symlearn.report import LayerStructure
+from symlearn.scoring import score
 from symlearn.subsample import PhaseReference
 from symlearn.wrap import prior_groups
 
@@ -308,6 +311,8 @@ class Fitting:
     def finish(self, validation: Data | None = None) -> FitResult:
         """Put the averaged weights into the model, measure it once more, and report."""
         config, state = self.config, self.state
+        if isinstance(validation, Iterator):  # it is read twice
+            validation = list(validation)
         state.average.copy_to_model()
         self.data.hold_out(0.0, self.generator)
         state.model.eval()
@@ -323,8 +328,17 @@ class Fitting:
             config.objective,
             self._meta(validation),
         )
+        if validation is not None and state.likelihood.name == "categorical":
+            calibrated = map_calibration(state.model, validation, state.likelihood)
+            report = report.with_calibration(calibrated)
         return FitResult(
-            state.model, state.prior, report, config, tuple(self.history), state.likelihood
+            state.model,
+            state.prior,
+            report,
+            config,
+            tuple(self.history),
+            state.likelihood,
+            found.curvature,
         )
 
     def _meta(self, validation: Data | None) -> dict[str, str | float | int | None]:

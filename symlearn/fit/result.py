@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,16 +14,23 @@ from torch import Tensor, nn
 
 import curvature
 import priors
-from curvature import Data, Likelihood
+from curvature import Data, KroneckerCurvature, Likelihood
 from symlearn import architecture
-from symlearn.collapse import collapse
+from symlearn.calibration import N_BINS
 from symlearn.fit import saving
+from symlearn.fit.collapsed import collapse_result
 from symlearn.fit.config import FitConfig
 from symlearn.fit.evidence import Measurement, effective_of, evidence_of
 from symlearn.fit.facts import head_structures, layer_structures, output_shares
 from symlearn.fit.history import EpochRecord
+from symlearn.fit.posterior import calibration_of, posterior_of
+from symlearn.predictive import GaussianPredictive, Posterior, Predictive
 from symlearn.relaxed import relaxed_layers
-from symlearn.report import LayerStructure, StructureReport
+from symlearn.report import Calibration, LayerStructure, StructureReport
+from symlearn.scoring import score
+
+if TYPE_CHECKING:
+    from curvature.adapters.laplace_torch import BlockLaplace
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class FitResult:
         config: Options of the fit.
         history: One record per epoch.
         likelihood: The likelihood, with the learned noise.
+        curvature: Curvature of the log likelihood at the fitted weights, for all training data;
+            None in a result from disk, which does not keep it.
     """
 
     model: nn.Module
@@ -45,6 +54,7 @@ class FitResult:
     config: FitConfig
     history: tuple[EpochRecord, ...]
     likelihood: Likelihood
+    curvature: KroneckerCurvature | None = field(default=None, repr=False, compare=False)
 
     @property
     def log_evidence(self) -> float:
@@ -74,9 +84,117 @@ class FitResult:
         ]
         return torch.cat(rows)
 
-    def collapse(self) -> nn.Module:
-        """The fitted network as a plain module without the paths that are off."""
-        return collapse(self.model)
+    def posterior(self, train: Data | None = None) -> Posterior:
+        """Laplace posterior of the weights, for predictions with uncertainty.
+
+        Args:
+            train: Training data, or a random part of them, from which the curvature is computed
+                anew and scaled to their number. Needed for a result from disk only.
+
+        Raises:
+            ValueError: If the result has no curvature and no data are given.
+        """
+        return posterior_of(self, train)
+
+    def predictive(
+        self,
+        x: Tensor | np.ndarray[Any, Any],
+        *,
+        link: str = "mc",
+        samples: int = 256,
+        seed: int = 0,
+        train: Data | None = None,
+    ) -> Predictive | GaussianPredictive:
+        """Predictions with the uncertainty of the weights, by the linearised network.
+
+        Args:
+            x: Inputs [N, C, *size].
+            link: "mc" or "probit"; see `Posterior.predictive`.
+            samples: Draws of the logits.
+            seed: Seed of the draws.
+            train: As for `posterior`, which saves doing it again for each call.
+
+        Raises:
+            ValueError: As `posterior` and `Posterior.predictive`.
+        """
+        return self.posterior(train).predictive(x, link=link, samples=samples, seed=seed)
+
+    def calibration(
+        self,
+        x: Tensor | np.ndarray[Any, Any],
+        y: Tensor | np.ndarray[Any, Any],
+        *,
+        link: str = "mc",
+        n_bins: int = N_BINS,
+        train: Data | None = None,
+    ) -> Calibration:
+        """Calibration on a test set; `StructureReport.with_calibration` puts it into the report.
+
+        Args:
+            x: Inputs [N, C, *size].
+            y: Class indices [N].
+            link: "map" for `predict_proba`, or one of the links of `predictive`.
+            n_bins: Bins of the calibration errors.
+            train: As for `posterior`.
+
+        Raises:
+            ValueError: For another likelihood than the categorical one, an unknown link, or bad
+                data.
+        """
+        return calibration_of(self, x, y, link, n_bins, train)
+
+    def collapse(
+        self,
+        data: Data | Tensor | np.ndarray[Any, Any] | None = None,
+        *,
+        threshold: float = 0.0,
+        fine_tune: int = 0,
+        prune_channels: bool = False,
+        train: Data | None = None,
+    ) -> nn.Module:
+        """The fitted network as a plain module, without the paths that are off.
+
+        `symlearn.collapse` says what becomes of a layer; `symlearn.collapse_report` of the returned
+        network tells what was done, what it costs before and after, and, given data, by how much
+        outputs, accuracy and loss changed.
+
+        Args:
+            data: What outputs, scores and time are measured on, best not the training data: inputs
+                [N, C, *size], ``(X, y)``, a Dataset or a DataLoader.
+            threshold: Drop paths with a smaller share of their layer's effective parameters
+                (``relative_effective_params`` of the report), in [0, 1). The path with the largest
+                share stays. At 0 the network computes what the fitted one does.
+            fine_tune: Epochs of MAP training without these paths, under the learned prior.
+            prune_channels: Remove output channels that have (almost) no effective parameters.
+            train: Training data; needed for ``fine_tune``, and for ``prune_channels`` after it or
+                of a result from disk.
+
+        Raises:
+            ValueError: For options out of range, missing or malformed data, or a network whose
+                structure cannot be traced, where channels are to be pruned.
+            CollapseError: If outputs differ from those of the relaxed network without the dropped
+                paths by more than rounding explains.
+        """
+        return collapse_result(self, data, threshold, fine_tune, prune_channels, train)
+
+    def to_laplace(self, train: Data, **options: Any) -> BlockLaplace:
+        """The fitted network as a laplace-torch object with the learned prior precisions.
+
+        Fitted to all the data with the exact curvature, at the result's weights, noise and
+        likelihood weight. Each parameter has the precision of its path. The object holds a copy of
+        the network, in which parameters without a prior (normalisation scales) are frozen.
+
+        Args:
+            train: The training data, in any form that `symlearn.fit` takes.
+            options: Options of `curvature.kronecker` for the pass, such as ``estimator="sketch"``.
+
+        Raises:
+            ModuleNotFoundError: If laplace-torch is not installed.
+            ValueError: If laplace-torch does not know the likelihood, or for bad data.
+        """
+        from symlearn.fit.laplace import to_laplace  # needs the extra "laplace"
+
+        return to_laplace(self, train, **options)
 
     def save(self, folder: str | Path) -> None:
         """Write the result as safetensors and JSON; `symlearn.load` reads it.
@@ -106,31 +224,6 @@ class FitResult:
     def score(self, data: Data) -> dict[str, float]:
         """Mean negative log likelihood in nats ("nll"), and for classes the "accuracy"."""
         return score(self.model, data, self.likelihood)
-
-
-@torch.no_grad()
-def score(model: nn.Module, data: Data, likelihood: str | Likelihood) -> dict[str, float]:
-    """Mean negative log likelihood in nats ("nll") and, for a categorical likelihood, "accuracy".
-
-    Args:
-        model: A network with outputs [N, K].
-        data: ``(X, y)``, a Dataset, a DataLoader or an iterable of pairs.
-        likelihood: Name or object.
-    """
-    likelihood = curvature.as_likelihood(likelihood)
-    total, right, n = 0.0, 0, 0
-    with curvature.evaluating(model):
-        for x, y in curvature.batches(data, model, 512):
-            outputs = curvature.check_outputs(model(x), len(x))
-            y = likelihood.check(outputs, y)
-            total -= float(likelihood.log_prob(outputs.double(), y))
-            if likelihood.name == "categorical":
-                right += int((outputs.argmax(1) == y).sum())
-            n += len(x)
-    scores = {"nll": total / n}
-    if likelihood.name == "categorical":
-        scores["accuracy"] = right / n
-    return scores
 
 
 def build_report(
