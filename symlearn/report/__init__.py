@@ -1,9 +1,11 @@
 """The structure report: which symmetry each layer of a fitted model wants, and how sure that is.
 
 `StructureReport` holds the facts as plain numbers and renders them as text, Markdown, HTML, JSON
-and a figure; `verdict` is the rule that turns one layer's numbers into a word.
+and a figure; `verdict` is the rule that turns one layer's numbers into a word. `Calibration` holds
+how well the model's probabilities match a test set.
 """
 
+from symlearn.report.calibration import Calibration, CalibrationBin
 from symlearn.report.compare import side_by_side
 from symlearn.report.rule import DOUBTFUL_SHARE, MIN_AGREEMENT, ON_SHARE, verdict
 from symlearn.report.structure import (
@@ -17,6 +19,8 @@ __all__ = [
     "DOUBTFUL_SHARE",
     "MIN_AGREEMENT",
     "ON_SHARE",
+    "Calibration",
+    "CalibrationBin",
     "LayerStructure",
     "PathStructure",
     "StructureReport",

@@ -7,10 +7,12 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
-from symlearn.report import plots, table
+from symlearn.report import plots, reliability, table
 from symlearn.report.rule import OFF, UNDECIDED
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from symlearn.report.structure import StructureReport
 
 _STYLE = """
@@ -75,8 +77,8 @@ def render(report: StructureReport) -> str:
 <dl class="card facts">{_lines(facts)}</dl>
 <h2>Layers</h2>
 <figure class="card" role="img" aria-label="Effective parameters and prior precision per layer">
-{_svg(report)}</figure>
-<h2>Paths</h2>
+{_svg(plots.draw(report))}</figure>
+{_calibration(report)}<h2>Paths</h2>
 <div class="card">{_table(report)}</div>
 <h2>Reading the table</h2>
 <dl class="card glossary">{_lines(meanings)}</dl>
@@ -93,10 +95,21 @@ def _lines(parts: list[str]) -> str:
     return "\n" + "\n".join(parts) + "\n"
 
 
-def _svg(report: StructureReport) -> str:
+def _calibration(report: StructureReport) -> str:
+    if not report.calibration:
+        return ""
+    figure = _svg(reliability.draw(report.calibration))
+    label = "Accuracy against confidence for each predictor"
+    return (
+        f'<h2>Calibration</h2>\n<figure class="card" role="img" aria-label="{label}">\n'
+        f"{figure}</figure>\n"
+    )
+
+
+def _svg(figure: Figure) -> str:
     stream = io.StringIO()
     nothing = dict.fromkeys(["Creator", "Date", "Format", "Type"])
-    plots.draw(report).savefig(stream, format="svg", transparent=True, metadata=nothing)
+    figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
     drawn = stream.getvalue()
     return drawn[drawn.index("<svg") :]  # without the XML prologue, which is no HTML
 

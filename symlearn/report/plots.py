@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 DPI = 150
 """Resolution of saved bitmaps."""
 
+INK, FAINT = "#222222", "#C8C8C8"
+"""Colours of text and of grids."""
+
 
 class Style(NamedTuple):
     """How one path is drawn."""
@@ -41,7 +44,6 @@ _STYLES = {
     "power": Style("#999999", "<"),
     "emlp": Style("#000000", ">"),
 }
-_INK, _FAINT = "#222222", "#C8C8C8"
 _BRIGHT = 140  # luminance (of 255) from which a bar's number is dark
 _BAR = 0.62  # height of a bar; layers are 1 apart
 _SPREAD = 0.5  # height over which the markers of one layer spread, so that equal ones both show
@@ -90,10 +92,10 @@ def _styles(layers: Iterable[LayerStructure]) -> dict[str, Style]:
 
 
 def _set_up(axes: Axes, title: str, layers: tuple[LayerStructure, ...]) -> None:
-    axes.set_title(title, fontsize=10, color=_INK, loc="left")
+    axes.set_title(title, fontsize=10, color=INK, loc="left")
     axes.set_yticks(range(len(layers)))
     axes.set_yticklabels([printable(layer.name) for layer in layers], parse_math=False)
-    axes.tick_params(length=0, labelsize=9, colors=_INK)
+    axes.tick_params(length=0, labelsize=9, colors=INK)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
 
@@ -106,7 +108,7 @@ def _set_up_scales(shares: Axes, precisions: Axes, n_layers: int) -> None:
     precisions.set_xscale("log")
     precisions.minorticks_off()
     precisions.margins(x=0.06)
-    precisions.grid(color=_FAINT, linewidth=0.6)
+    precisions.grid(color=FAINT, linewidth=0.6)
 
 
 def _draw_shares(axes: Axes, line: int, layer: LayerStructure, styles: dict[str, Style]) -> None:
@@ -122,8 +124,8 @@ def _draw_shares(axes: Axes, line: int, layer: LayerStructure, styles: dict[str,
         left += share
     if left == 0.0:
         known = all(math.isfinite(x.relative_effective_params) for x in layer.paths.values())
-        axes.barh(line, 1.0, _BAR, color="none", edgecolor=_FAINT, linewidth=0.8)
-        _write(axes, 0.5, line, "no effective parameters" if known else "not measured", _INK)
+        axes.barh(line, 1.0, _BAR, color="none", edgecolor=FAINT, linewidth=0.8)
+        _write(axes, 0.5, line, "no effective parameters" if known else "not measured", INK)
 
 
 def _write(axes: Axes, x: float, y: float, text: str, color: str) -> None:
@@ -140,7 +142,7 @@ def _draw_verdict(axes: Axes, line: int, layer: LayerStructure) -> None:
         va="center",
         fontsize=9,
         fontstyle="italic" if layer.verdict == UNDECIDED else "normal",
-        color=_INK,
+        color=INK,
         parse_math=False,
     )
 
@@ -172,7 +174,7 @@ def _label_infinity(axes: Axes) -> None:
         ha="center",
         va="top",
         fontsize=11,
-        color=_INK,
+        color=INK,
     )
 
 
@@ -185,7 +187,7 @@ def _draw_legend(figure: Figure, styles: dict[str, Style]) -> None:
         for name, (color, marker) in styles.items()
     ]
     handles.append(
-        Line2D([], [], color=_INK, marker="o", markerfacecolor="white", label="hollow: off", **look)
+        Line2D([], [], color=INK, marker="o", markerfacecolor="white", label="hollow: off", **look)
     )
     legend = figure.legend(
         handles=handles,
@@ -201,4 +203,4 @@ def _draw_legend(figure: Figure, styles: dict[str, Style]) -> None:
 
 def _ink_on(color: str) -> str:
     red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
-    return _INK if 0.299 * red + 0.587 * green + 0.114 * blue >= _BRIGHT else "white"
+    return INK if 0.299 * red + 0.587 * green + 0.114 * blue >= _BRIGHT else "white"

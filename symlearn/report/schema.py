@@ -2,7 +2,8 @@
 
 `dumps` and `loads` walk the annotations of a dataclass, so no field is listed twice. Finite
 numbers are JSON numbers; in a float field null stands for nan, and the strings "inf" and "-inf" for
-infinities. The format is described in docs/reference/report-schema.md.
+infinities. A field that has its default is left out. The format is described in
+docs/reference/report-schema.md.
 """
 
 from __future__ import annotations
@@ -83,6 +84,16 @@ def _hints(record: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(record)}
 
 
+@cache
+def _optional(record: Any) -> dict[str, Any]:
+    """Return the fields that have a default, which the text leaves out, and the default."""
+    return {
+        field.name: field.default
+        for field in dataclasses.fields(record)
+        if field.default is not dataclasses.MISSING
+    }
+
+
 def _is_record(hint: Any) -> bool:
     # A plain bool: mypy would narrow the hint to something that is not callable.
     return dataclasses.is_dataclass(hint)
@@ -121,9 +132,14 @@ def _encode(value: Any, hint: Any, where: str) -> Any:
         inner = get_args(hint)[0]
         return [_encode(item, inner, f"{where}[{index}]") for index, item in enumerate(value)]
     if _is_record(hint):
-        fields = _hints(hint).items()
+        body = {
+            name: _encode(getattr(value, name), kind, f"{where}.{name}")
+            for name, kind in _hints(hint).items()
+        }
         return {
-            name: _encode(getattr(value, name), kind, f"{where}.{name}") for name, kind in fields
+            name: part
+            for name, part in body.items()
+            if name not in _optional(hint) or getattr(value, name) != _optional(hint)[name]
         }
     if hint is float:
         return _encode_float(float(value))
@@ -213,7 +229,8 @@ def _decode_record(value: Any, record: Any, where: str, problems: list[str]) -> 
         return None
     prefix = f"{where}." if where else ""
     hints = _hints(record)
-    problems += [f"{prefix}{name}: missing" for name in hints if name not in value]
+    required = [name for name in hints if name not in _optional(record)]
+    problems += [f"{prefix}{name}: missing" for name in required if name not in value]
     problems += [f"{prefix}{name}: unknown field" for name in value if name not in hints]
     fields = {
         name: _decode(value[name], hint, prefix + name, problems)

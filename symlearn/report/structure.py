@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from symlearn.report import files, html, markdown, plots, schema, text
+from symlearn.report import files, html, markdown, plots, reliability, schema, text
+from symlearn.report.calibration import Calibration
 from symlearn.report.rule import verdict
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class StructureReport:
         effective_params: gamma summed over all groups.
         objective: What was optimised, "evidence" or "map".
         meta: Free facts about the run, such as seed, epochs and version.
+        calibration: Calibration on a test set, one for each predictor; empty when none was given.
     """
 
     layers: tuple[LayerStructure, ...]
@@ -131,14 +133,13 @@ class StructureReport:
     effective_params: float
     objective: str
     meta: dict[str, str | float | int | None]
+    calibration: tuple[Calibration, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the field types and that no two layers share a name."""
+        """Check the field types and that no two layers, and no two predictors, share a name."""
         schema.check(self)
-        names = [layer.name for layer in self.layers]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"layers: names must differ, these occur twice: {', '.join(twice)}")
+        _check_differ("layers", [layer.name for layer in self.layers])
+        _check_differ("calibration", [found.predictor for found in self.calibration])
 
     def __getitem__(self, name: str) -> LayerStructure:
         """Return the layer of that name.
@@ -163,6 +164,17 @@ class StructureReport:
     def __str__(self) -> str:
         """Return the text table (see `to_text`)."""
         return text.render(self)
+
+    def with_calibration(self, *found: Calibration) -> Self:
+        """The report with a section on calibration, which all renderers show.
+
+        Args:
+            found: Calibrations (`FitResult.calibration`); one whose predictor the report has
+                already replaces it.
+        """
+        new = {one.predictor for one in found}
+        kept = tuple(one for one in self.calibration if one.predictor not in new)
+        return replace(self, calibration=kept + found)
 
     def to_text(self, path: str | Path | None = None, *, width: int = text.WIDTH) -> str:
         """Return the report as a plain text table without colour.
@@ -220,6 +232,26 @@ class StructureReport:
         if path is not None:
             figure.savefig(path, dpi=plots.DPI)
         return figure
+
+    def plot_calibration(self, path: str | Path | None = None) -> Figure:
+        """Draw the reliability diagrams of the section on calibration beside each other.
+
+        Args:
+            path: Image file to write as well; its suffix chooses the format (png, svg, pdf).
+
+        Raises:
+            ValueError: If the report has no such section (see `with_calibration`).
+        """
+        figure = reliability.draw(self.calibration)
+        if path is not None:
+            figure.savefig(path, dpi=plots.DPI)
+        return figure
+
+
+def _check_differ(where: str, names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{where}: names must differ, these occur twice: {', '.join(twice)}")
 
 
 def relative_shares(normalised: Mapping[str, float]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from symlearn.report import rule
 
 if TYPE_CHECKING:
+    from symlearn.report.calibration import Calibration
     from symlearn.report.structure import PathStructure, StructureReport
 
 NONE = "–"
@@ -257,7 +258,25 @@ def summary(report: StructureReport) -> list[tuple[str, str]]:
         ("parameters", count(report.n_params)),
         ("effective parameters", effective),
     ]
-    return facts + [(printable(name), printable(str(value))) for name, value in report.meta.items()]
+    facts += [(printable(name), printable(str(value))) for name, value in report.meta.items()]
+    return facts + [calibration_fact(found) for found in report.calibration]
+
+
+def calibration_fact(found: Calibration) -> tuple[str, str]:
+    """One predictor's calibration as a label and a text.
+
+    Args:
+        found: The calibration.
+    """
+    figures = [
+        f"accuracy {percent(found.accuracy)}",
+        f"NLL {number(found.nll)}",
+        f"Brier {number(found.brier)}",
+        f"ECE {percent(found.ece)} ({len(found.bins)} bins of equal width)",
+        f"{percent(found.ece_equal_mass)} (of equal mass)",
+        f"n = {count(found.n_data)}",
+    ]
+    return f"calibration, {printable(found.predictor)}", ", ".join(figures)
 
 
 def glossary() -> list[tuple[str, str]]:

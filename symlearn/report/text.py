@@ -87,7 +87,16 @@ def _summary(report: StructureReport, width: int) -> list[str]:
             lines.append(current)
             joined = fact
         current = joined
-    return [*lines, current]
+    # a fact may be too long for a line of its own
+    return [part for line in [*lines, current] for part in _broken(line, width)]
+
+
+def _broken(line: str, width: int) -> list[str]:
+    if cell_len(line) <= width:
+        return [line]
+    return textwrap.wrap(
+        line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _flat(report: StructureReport) -> list[str]:
