@@ -199,8 +199,8 @@ def plan(
         >>> import torch, symlearn
         >>> cnn = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU())
         >>> plan = symlearn.plan(cnn, torch.randn(2, 1, 8, 8))
-        >>> [(row.layer, row.params_before, row.params_after) for row in plan.relaxed]
-        [('0', 40, 552)]
+        >>> plan.relaxed[0].params_before, plan.relaxed[0].params_after
+        (40, 552)
     """
     check_model(model, example_input)
     sites = observe_convs(model, example_input)

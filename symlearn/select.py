@@ -43,8 +43,8 @@ def last_stages(count: int) -> LastStages:
         ...     torch.nn.Conv2d(2, 2, 3, padding=1), torch.nn.Conv2d(2, 2, 1))
         >>> x = torch.randn(1, 1, 8, 8)
         >>> plan = symlearn.plan(cnn, x, layers=symlearn.last_stages(1))
-        >>> [row.layer for row in plan.relaxed]
-        ['2', '3']
+        >>> print(*(row.layer for row in plan.relaxed))
+        2 3
     """
     if not isinstance(count, int) or isinstance(count, bool):
         raise TypeError(f"last_stages takes a number of stages, got {count!r}")

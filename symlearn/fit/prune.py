@@ -13,6 +13,8 @@ def prune_rejected(
 ) -> tuple[str, ...]:
     """Switch off paths whose absence the evidence has preferred ``off_after`` times in a row.
 
+    The last path of a layer stays: nothing could be learned through a layer that maps to zero.
+
     Args:
         state: The fit's state.
         tests: Relevance test of every group that was measured.
@@ -31,7 +33,8 @@ def prune_rejected(
             # a path whose weights and curvature have vanished says nothing, and counts as absent
             rejected = all(tests[group].absent for group in groups)
             state.rejected[key] = state.rejected.get(key, 0) + 1 if rejected else 0
-            if 0 < off_after <= state.rejected[key]:
+            last = sum(other.enabled for other in layer.named_paths().values()) == 1
+            if 0 < off_after <= state.rejected[key] and not last:
                 state.switch_off(key)
                 pruned.append(".".join(key))
     return tuple(pruned)

@@ -71,6 +71,14 @@ class Calibration:
         if any(map(math.isnan, figures)):
             raise ValueError(f"a calibration's figures must not be nan, got {figures}")
 
+    def __str__(self) -> str:
+        figures = (
+            *(f"accuracy {self.accuracy:.4f}", f"NLL {self.nll:.4f}", f"Brier {self.brier:.4f}"),
+            *(f"ECE {self.ece:.4f}", f"ECE of equal mass {self.ece_equal_mass:.4f}"),
+        )
+        bins = f"{len(self.bins)} bins, {self.n_data} samples"
+        return f"{self.predictor}: {', '.join(figures)} ({bins})"
+
     def plot(self, path: str | Path | None = None) -> Figure:
         """Draw the reliability diagram.
 

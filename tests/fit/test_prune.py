@@ -34,3 +34,12 @@ def test_no_limit_leaves_all_paths_on() -> None:
     for _ in range(5):
         assert prune_rejected(run.state, {"2.ffc": ABSENT}, 0) == ()
     assert relaxed_layers(run.model)["2"].path("ffc").enabled
+
+
+def test_the_last_path_of_a_layer_stays() -> None:
+    run = both_on()
+    layer = relaxed_layers(run.model)["2"]
+    rejected = {f"2.{name}": ABSENT for name in layer.named_paths()}
+    for _ in range(4):
+        prune_rejected(run.state, rejected, 2)
+    assert sum(path.enabled for path in layer.named_paths().values()) == 1

@@ -101,3 +101,9 @@ def test_figures_are_saved_and_nothing_is_an_error(tmp_path: Path) -> None:
 def test_every_field_is_documented(record: type) -> None:
     text = SCHEMA_DOC.read_text(encoding="utf-8")
     assert [f for f in record.__dataclass_fields__ if f"| `{f}` |" not in text] == []  # type: ignore[attr-defined]
+
+
+def test_printed_in_one_line() -> None:
+    line = str(calibrated(gap=0.125))
+    assert line.startswith("map: accuracy 0.7050, NLL inf, Brier 0.4000, ECE 0.1250")
+    assert line.endswith("(3 bins, 100 samples)")
