@@ -6,16 +6,23 @@ reading a description can build modules of that table and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from torch import nn
 
-from symlearn.collapse.modules import CircularConv, ConstantMap, FactoredMap, MapSum
-from symlearn.geometry import Geometry
-from symlearn.groups.grid import GridGroup
-from symlearn.paths import PATHS, as_specs
+from symlearn.collapse.modules import (
+    CircularConv,
+    ConstantMap,
+    FactoredMap,
+    KeptPaths,
+    MapSum,
+)
+from symlearn.geometry import Geometry, OverGroup
+from symlearn.groups.features import GroupBias, GroupPool, GroupRepeat, PerElement
+from symlearn.groups.grid import GROUPS, GridGroup
+from symlearn.paths import PATHS, PathSpec, as_specs
 from symlearn.relaxed import RelaxedLayer
 from symlearn.subsample import Align, Circular, CircularPool, PhaseReference
 
@@ -23,34 +30,49 @@ Description = dict[str, Any]
 
 _CONV = (
     *("in_channels", "out_channels", "kernel_size", "stride", "padding"),
-    *("dilation", "groups", "padding_mode"),
+    *("dilation", "groups", "bias", "padding_mode"),
 )
 _MAX = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
 _AVG = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
-_BATCH = ("num_features", "eps", "momentum", "affine", "track_running_stats")
+_NORM = ("num_features", "eps", "momentum", "affine", "track_running_stats")
 
 # constructor arguments that are attributes of the same name
 _ARGUMENTS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("Conv1d", "Conv2d", "Conv3d"), _CONV),
-    "Linear": ("in_features", "out_features"),
+    "Linear": ("in_features", "out_features", "bias"),
     **dict.fromkeys(("MaxPool1d", "MaxPool2d", "MaxPool3d"), _MAX),
     "AvgPool1d": _AVG,
     **dict.fromkeys(("AvgPool2d", "AvgPool3d"), (*_AVG, "divisor_override")),
     **{f"Adaptive{kind}Pool{d}d": ("output_size",) for kind in ("Avg", "Max") for d in (1, 2, 3)},
-    **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"), _BATCH),
+    **{f"{kind}Norm{d}d": _NORM for kind in ("Batch", "Instance") for d in (1, 2, 3)},
     "GroupNorm": ("num_groups", "num_channels", "eps", "affine"),
     **dict.fromkeys(("Dropout", "Dropout2d"), ("p", "inplace")),
     **dict.fromkeys(("ReLU", "SiLU", "ReLU6"), ("inplace",)),
     "LeakyReLU": ("negative_slope", "inplace"),
+    "PReLU": ("num_parameters",),
     "ELU": ("alpha", "inplace"),
     "GELU": ("approximate",),
     **dict.fromkeys(("Tanh", "Sigmoid", "Identity"), ()),
     "Flatten": ("start_dim", "end_dim"),
     "Unflatten": ("dim", "unflattened_size"),
-    "FactoredMap": ("in_shape", "out_shape", "channels_per_field", "coordinates"),
-    "ConstantMap": ("out_shape",),
+    "RelaxedLayer": ("geometry", "specs", "bias", "align"),
+    "CircularPool": ("pool", "align", "pads"),
+    "CircularConv": ("conv", "geometry", "align", "bias"),
+    "FactoredMap": ("in_shape", "out_shape", "channels_per_field", "coordinates", "bias"),
+    "ConstantMap": ("out_shape", "bias"),
+    "KeptPaths": ("geometry", "specs", "align"),
+    "GroupPool": ("group", "how", "sites"),
+    "GroupRepeat": ("group",),
+    "GroupBias": ("channels", "group"),
+    "PerElement": ("module", "group"),
 }
-_OWN: dict[str, type[nn.Module]] = {"FactoredMap": FactoredMap, "ConstantMap": ConstantMap}
+_OWN: dict[str, type[nn.Module]] = {
+    own.__name__: own
+    for own in (
+        *(RelaxedLayer, CircularPool, CircularConv, FactoredMap, ConstantMap, KeptPaths),
+        *(GroupPool, GroupRepeat, GroupBias, PerElement),
+    )
+}
 _CONTAINERS: dict[str, type[nn.Module]] = {"Sequential": nn.Sequential, "MapSum": MapSum}
 
 
@@ -66,18 +88,69 @@ def build(description: Description) -> nn.Module:
     """Build the network of a description, with fresh weights.
 
     Raises:
-        ValueError: If the description names something that is not in the table.
+        ValueError: If the description names something that is not in the table, or a group that is
+            not registered, or registered as another one.
     """
     reference = None
     try:
         if description["reference"] is not None:
             reference = _build_reference(description["reference"])
         model = _build(description["root"], reference)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"not a network description: {error!r}") from error
     if reference is not None:
         reference.attach(model)
     return model
+
+
+def _describe(module: nn.Module) -> Description:
+    kind = type(module).__name__
+    if type(module) is _CONTAINERS.get(kind):
+        return {"kind": kind, "children": {n: _describe(m) for n, m in module.named_children()}}
+    if _class(kind) is not type(module):
+        raise KeyError(kind)
+    arguments = {name: _describe_value(name, getattr(module, name)) for name in _ARGUMENTS[kind]}
+    data: Description = {"kind": kind, "arguments": arguments}
+    if isinstance(module, RelaxedLayer):
+        data["off"] = [name for name, path in module.named_paths().items() if not path.enabled]
+    over = OverGroup.of(module)
+    if over is not None:
+        data["over_group"] = asdict(over)
+    return data
+
+
+def _build(data: Description, reference: PhaseReference | None) -> nn.Module:
+    kind = data["kind"]
+    if kind in _CONTAINERS:
+        model: nn.Module = _CONTAINERS[kind]()
+        for name, child in data["children"].items():
+            model.add_module(name, _build(child, reference))
+        return model
+    if kind not in _ARGUMENTS:
+        raise KeyError(kind)
+    arguments = data["arguments"]
+    module: nn.Module = _class(kind)(
+        **{name: _build_value(name, value, reference) for name, value in arguments.items()}
+    )
+    if isinstance(module, RelaxedLayer):
+        for name in data["off"]:
+            module.path(name).switch_off()
+    if "over_group" in data:
+        OverGroup(**data["over_group"]).put_on(module)
+    return module
+
+
+def _class(kind: str) -> Any:
+    """The class of a name, from torch or our own."""
+    return _OWN.get(kind) or getattr(nn, kind, None)
+
+
+def _describe_value(name: str, value: Any) -> Any:
+    return _VALUES[name][0](value) if name in _VALUES else value
+
+
+def _build_value(name: str, data: Any, reference: PhaseReference | None) -> Any:
+    return _VALUES[name][1](data, reference) if name in _VALUES else _tupled(data)
 
 
 def _describe_reference(model: nn.Module) -> Description | None:
@@ -93,46 +166,31 @@ def _build_reference(data: Description) -> PhaseReference:
     options = dict(data["options"])
     group = options.pop("group")
     if group is not None:
-        group = GridGroup(group["name"], group["elements"])
+        group = _build_group(group)
     return PhaseReference(tuple(data["size"]), data["channels"], Circular(**options, group=group))
 
 
-def _describe(module: nn.Module) -> Description:
-    kind = type(module).__name__
-    if type(module) is _CONTAINERS.get(kind):
-        return {"kind": kind, "children": {n: _describe(m) for n, m in module.named_children()}}
-    if isinstance(module, RelaxedLayer):
-        return {
-            "kind": kind,
-            "geometry": asdict(module.geometry),
-            "paths": [[spec.name, spec.options()] for spec in module.specs],
-            "enabled": [name for name, path in module.named_paths().items() if path.enabled],
-            "bias": module.bias is not None,
-            "align": _describe_align(module.align),
-        }
-    if isinstance(module, CircularPool):
-        return {
-            "kind": kind,
-            "pool": _describe(module.pool),
-            "align": _describe_align(module.align),
-            "pads": module.pads,
-        }
-    if isinstance(module, CircularConv):
-        return {
-            "kind": kind,
-            "conv": _describe(module.conv),
-            "geometry": asdict(module.geometry),
-            "align": _describe_align(module.align),
-            "bias": module.bias is not None,
-        }
-    if _class(kind) is not type(module):
-        raise KeyError(kind)
-    arguments = {name: getattr(module, name) for name in _ARGUMENTS[kind]}
-    if hasattr(module, "bias"):
-        arguments["bias"] = module.bias is not None
-    if kind.startswith(("BatchNorm", "GroupNorm")):
-        arguments.pop("bias")
-    return {"kind": kind, "arguments": arguments}
+def _build_group(data: Description) -> GridGroup:
+    """The group of a description, which the paths of the network will look up by its name."""
+    group = GridGroup(data["name"], data["elements"])
+    if GROUPS.get(group.name, group) != group:
+        raise ValueError(
+            f"the network is over a group {group.name!r} with other elements than the one that is "
+            "registered under this name; load it where no other group has the name"
+        )
+    return group
+
+
+def _describe_specs(specs: Iterable[PathSpec]) -> list[list[Any]]:
+    specs = tuple(specs)
+    foreign = [spec.name for spec in specs if PATHS.get(spec.name) is not type(spec)]
+    if foreign:
+        raise KeyError(*foreign)
+    return [[spec.name, spec.options()] for spec in specs]
+
+
+def _build_specs(data: list[list[Any]]) -> tuple[PathSpec, ...]:
+    return as_specs([PATHS[name](**options) for name, options in data])
 
 
 def _describe_align(align: Align | None) -> Description | None:
@@ -147,52 +205,6 @@ def _describe_align(align: Align | None) -> Description | None:
     }
 
 
-def _build(data: Description, reference: PhaseReference | None) -> nn.Module:
-    kind = data["kind"]
-    if kind in _CONTAINERS:
-        model: nn.Module = _CONTAINERS[kind]()
-        for name, child in data["children"].items():
-            model.add_module(name, _build(child, reference))
-        return model
-    if kind == "RelaxedLayer":
-        return _build_relaxed(data, reference)
-    if kind == "CircularPool":
-        align = _build_align(data["align"], reference)
-        if align is None:
-            raise KeyError("align")
-        return CircularPool(_build(data["pool"], reference), align, list(data["pads"]))
-    if kind == "CircularConv":
-        align = _build_align(data["align"], reference)
-        conv = CircularConv(_build(data["conv"], reference), _geometry(data["geometry"]), align)
-        if data["bias"]:
-            conv.bias = nn.Parameter(torch.zeros(conv.geometry.out_channels))
-        return conv
-    if kind not in _ARGUMENTS:
-        raise KeyError(kind)
-    arguments = {key: _tupled(value) for key, value in data["arguments"].items()}
-    module: nn.Module = _class(kind)(**arguments)
-    return module
-
-
-def _class(kind: str) -> Any:
-    """The class of a name, from torch or our own."""
-    return _OWN.get(kind) or getattr(nn, kind, None)
-
-
-def _geometry(data: Description) -> Geometry:
-    return Geometry(**{key: _tupled(value) for key, value in data.items()})
-
-
-def _build_relaxed(data: Description, reference: PhaseReference | None) -> RelaxedLayer:
-    geometry = _geometry(data["geometry"])
-    specs = as_specs([PATHS[name](**options) for name, options in data["paths"]])
-    layer = RelaxedLayer(geometry, specs, data["bias"], _build_align(data["align"], reference))
-    for name, path in layer.named_paths().items():
-        if name not in data["enabled"]:
-            path.switch_off()
-    return layer
-
-
 def _build_align(data: Description | None, reference: PhaseReference | None) -> Align | None:
     if data is None:
         return None
@@ -201,5 +213,20 @@ def _build_align(data: Description | None, reference: PhaseReference | None) -> 
     return Align(tuple(data["stride"]), tuple(data["passed"]), shared, (over_input, over_output))
 
 
+def _build_geometry(data: Description) -> Geometry:
+    return Geometry(**{key: _tupled(value) for key, value in data.items()})
+
+
 def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+# arguments that JSON does not hold as they are: how they are described, and built
+_VALUES: dict[str, tuple[Callable[[Any], Any], Callable[[Any, PhaseReference | None], Any]]] = {
+    **dict.fromkeys(("pool", "conv", "module"), (_describe, _build)),
+    "bias": (lambda bias: bias is not None, lambda data, _: data),
+    "geometry": (asdict, lambda data, _: _build_geometry(data)),
+    "specs": (_describe_specs, lambda data, _: _build_specs(data)),
+    "align": (_describe_align, _build_align),
+    "group": (asdict, lambda data, _: _build_group(data)),
+}

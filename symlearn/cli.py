@@ -19,6 +19,7 @@ from symlearn import demo
 from symlearn.collapse import collapse_report, export_onnx
 from symlearn.datasets import ImageSet, from_arrays
 from symlearn.fit import FitConfig, fit, load
+from symlearn.lift import lift
 from symlearn.models import small_cnn
 from symlearn.plainfile import save_plain
 from symlearn.report import StructureReport, side_by_side
@@ -68,6 +69,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     learn.add_argument(
         "--paths", default="conv,ffc", help="comma-separated paths (default conv,ffc)"
+    )
+    learn.add_argument(
+        "--lift", metavar="GROUP", help="group to lift the network to, such as p4 (for path gconv)"
+    )
+    learn.add_argument(
+        "--lift-width",
+        type=float,
+        metavar="FACTOR",
+        help="factor on the channels of the lifted network (default 1)",
     )
     learn.add_argument("--boundary", choices=("keep", "circular"), default="keep")
     learn.add_argument("--objective", choices=("evidence", "map"), default="evidence")
@@ -166,10 +176,19 @@ def _network(name: str | None, images: ImageSet, seed: int) -> nn.Module:
     return network
 
 
+def _lifted(network: nn.Module, options: argparse.Namespace) -> nn.Module:
+    if options.lift is None:
+        if options.lift_width is not None:
+            raise ValueError("--lift-width is for lifted networks: give --lift too")
+        return network
+    width = 1.0 if options.lift_width is None else options.lift_width
+    return lift(network, options.lift, width=width, seed=options.seed)
+
+
 def _fit(options: argparse.Namespace, console: Console) -> int:
     _set_threads(options)
     images = _images(options.data)
-    network = _network(options.model, images, options.seed)
+    network = _lifted(_network(options.model, images, options.seed), options)
     relaxed = wrap(
         network,
         images.x[:2],

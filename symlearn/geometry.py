@@ -38,6 +38,12 @@ class OverGroup:
         """Mark a convolution."""
         vars(conv)["symlearn_over_group"] = self
 
+    @staticmethod
+    def of(conv: nn.Module) -> OverGroup | None:
+        """The mark of a convolution, if it has one."""
+        found: OverGroup | None = vars(conv).get("symlearn_over_group")
+        return found
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -97,7 +103,7 @@ class Geometry:
     @classmethod
     def of(cls, conv: Any, in_size: Sizes, out_size: Sizes) -> Geometry:
         """Read the geometry off a convolution and the sizes it saw."""
-        over: OverGroup | None = vars(conv).get("symlearn_over_group")
+        over = OverGroup.of(conv)
         return cls(
             conv.in_channels,
             conv.out_channels,

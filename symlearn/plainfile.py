@@ -62,7 +62,8 @@ def load_plain(path: str | Path) -> nn.Module:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged or foreign.
+        ValueError: If the file is damaged or foreign, or the network is over a group that is
+            registered as another one.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no such file: {path}")

@@ -15,7 +15,7 @@ import curvature
 from curvature import Data, Likelihood
 from symlearn.fit.data import TrainData, first, null_loss
 from symlearn.fit.grow import Candidate, absent_paths, switch_off_idle, test_absent
-from symlearn.paths import PathSpec, as_specs
+from symlearn.paths import Conv, PathSpec, as_specs
 from symlearn.relaxed import relaxed_layers
 from symlearn.wrap import Selection, wrap
 
@@ -110,7 +110,9 @@ def screen(
         model: A trained network, plain or relaxed. In a relaxed one, its own absent paths with the
             given names are tested.
         data: Labelled data, best held out from training: on memorised data the test is blind.
-        paths: Paths to test.
+        paths: Paths to test. A plain network's convolutions stand in "conv", beside which the paths
+            are tested; if "conv" is among them, in the strictest path that can hold them, as in
+            `symlearn.wrap`.
         layers: Which convolutions of a plain network to test; as for `symlearn.wrap`.
         likelihood: Name or object.
         estimator: Curvature estimator.
@@ -118,7 +120,7 @@ def screen(
         seed: Seed of the random choices.
 
     Raises:
-        ValueError: As for `symlearn.wrap`; or if no layer of a relaxed network lacks the paths.
+        ValueError: As for `symlearn.wrap`; or if no layer lacks any of the paths.
 
     Warns:
         UserWarning: If the network has memorised the data.
@@ -175,15 +177,30 @@ def _with_absent(
     model: nn.Module, source: TrainData, specs: tuple[PathSpec, ...], layers: Selection
 ) -> nn.Module:
     """A relaxed copy in which the paths to test, and no others, are absent."""
-    names = {spec.name for spec in specs}
-    if relaxed_layers(model):
-        relaxed = copy.deepcopy(model)
-        switch_off_idle(relaxed)
-        if not any(path in names for _, path in absent_paths(relaxed)):
-            raise ValueError(f"no layer of the relaxed network has an absent path among {names}")
-        return relaxed
-    x, _ = first(source.everything())
-    held = tuple(spec for spec in as_specs(("conv",)) if spec.name not in names)
-    relaxed = wrap(model, x[:2], paths=(*held, *specs), layers=layers)
+    names = [spec.name for spec in specs]
+    plain = not relaxed_layers(model)
+    relaxed = _wrapped(model, source, specs, layers) if plain else copy.deepcopy(model)
     switch_off_idle(relaxed)
+    if not any(path in names for _, path in absent_paths(relaxed)):
+        raise ValueError(
+            f"no layer of the {'plain' if plain else 'relaxed'} network has an absent path among "
+            f"{names}: those that it has are not tested; name others"
+        )
+    return relaxed
+
+
+def _wrapped(
+    model: nn.Module, source: TrainData, specs: tuple[PathSpec, ...], layers: Selection
+) -> nn.Module:
+    """A plain network wrapped; it stays in "conv" unless that is to be tested beside the others."""
+    x, _ = first(source.everything())
+    if any(spec.name == Conv.name for spec in specs):
+        return wrap(model, x[:2], paths=specs, layers=layers)
+    relaxed = wrap(model, x[:2], paths=(Conv(), *specs), layers=layers)
+    generator = torch.Generator().manual_seed(0)
+    for name, layer in relaxed_layers(relaxed).items():
+        # wrap gave the filters to a stricter path where one can hold them, as all do with 1x1
+        for path in layer.named_paths().values():
+            path.start_at_zero(generator)
+        layer.path(Conv.name).adopt(model.get_submodule(name))
     return relaxed

@@ -15,7 +15,7 @@ components is taken does not turn with the map, so that it is not equivariant to
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -268,9 +268,9 @@ class CircularPool(nn.Module):
         pads: Circular padding, as `torch.nn.functional.pad` takes it.
     """
 
-    def __init__(self, pool: nn.Module, align: Align, pads: list[int]) -> None:
+    def __init__(self, pool: nn.Module, align: Align, pads: Sequence[int]) -> None:
         super().__init__()
-        self.pool, self.align, self.pads = pool, align, pads
+        self.pool, self.align, self.pads = pool, align, tuple(pads)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, *size] to [N, C, *size/stride]."""

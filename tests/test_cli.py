@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from symlearn.cli import main
+from symlearn.fit import load
 from symlearn.report import StructureReport
 from tests.fit.problems import blobs
 
@@ -51,6 +52,16 @@ def test_own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main([*run, "--model", "own"]) == 2
 
 
+@pytest.mark.parametrize("width", [[], ["--lift-width", "0.5"]], ids=str)
+def test_fit_of_a_lifted_network(tmp_path: Path, width: list[str]) -> None:
+    run = ["fit", str(images(tmp_path)), "--epochs", "1", "--out", str(tmp_path / "run")]
+    assert main([*run, "--lift", "p4", *width, "--paths", "conv,gconv"]) == 0
+    report = StructureReport.from_json(tmp_path / "run" / "report.json")
+    assert all(set(layer.paths) == {"conv", "gconv"} for layer in report.layers)
+    pixels = load(tmp_path / "run").model.get_submodule("0.conv").paths["gconv"]
+    assert pixels.tested().shape[0] == (4 if width else 8)
+
+
 def test_demo_writes_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--epochs", "1", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
@@ -71,6 +82,9 @@ def test_demo_writes_everything(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["fit", "digits", "--paths", "conv,gconf", "--out", "x"], "unknown paths"),
         (["fit", "digits", "--epochs", "0", "--out", "x"], "epochs=0"),
         (["fit", "digits", "--threads", "0", "--out", "x"], "at least 1"),
+        (["fit", "digits", "--lift", "p5", "--out", "x"], "unknown group 'p5'"),
+        (["fit", "digits", "--lift-width", "0.5", "--out", "x"], "give --lift too"),
+        (["fit", "digits", "--paths", "conv,gconv", "--out", "x"], "call symlearn.lift"),
         (["report", "nowhere"], "nowhere"),
     ],
 )

@@ -161,6 +161,9 @@ def test_paths_that_do_not_suit_a_layer_are_refused() -> None:
     assert all("path 'sfc': anchors is 10" in row.reason for row in plan.refused)
     with pytest.raises(ValueError, match="6, path 'sfc': anchors is 10"):
         symlearn.wrap(net, x, paths=("conv", SFC(anchors=10)))
+    plan = symlearn.plan(net, x, paths=("conv", "gconv"))
+    assert not plan.relaxed
+    assert all("call symlearn.lift(model, group) before wrap" in row.reason for row in plan.refused)
 
 
 def test_rendering() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,7 @@ from symlearn.geometry import CONVS, Geometry
 from symlearn.paths import FCPath, Path
 from symlearn.paths.factored import FactoredPath
 from symlearn.relaxed import RelaxedLayer
+from symlearn.subsample import Align
 
 _UNITS_AT_ONCE = 256
 
@@ -66,16 +68,16 @@ def _parts(layer: RelaxedLayer) -> dict[str, nn.Module]:
     if layer.align is not None and not layer.align.idle:
         strict = [name for name, path in on.items() if path.reads_aligned]
         if any(filters[name] is None for name in strict):  # they share one grid
-            kept = [copy.deepcopy(on.pop(name)) for name in strict]
-            return {"paths": KeptPaths(kept, layer.align), **_others(on)}
+            rest = {name: path for name, path in on.items() if name not in strict}
+            return {"paths": _kept(layer, strict, layer.align), **_others(layer, rest)}
     convolutions = [f.double() for f in filters.values() if f is not None]
-    others = _others({name: path for name, path in on.items() if filters[name] is None})
+    others = _others(layer, {name: path for name, path in on.items() if filters[name] is None})
     if not convolutions:
         return others
     return {"conv": _convolution(layer, torch.stack(convolutions).sum(0)), **others}
 
 
-def _others(paths: dict[str, Path]) -> dict[str, nn.Module]:
+def _others(layer: RelaxedLayer, paths: dict[str, Path]) -> dict[str, nn.Module]:
     """Paths that are no convolutions: batched products, a matrix, or the paths as they are."""
     plain: dict[str, nn.Module] = {}
     for name, path in paths.items():
@@ -84,8 +86,16 @@ def _others(paths: dict[str, Path]) -> dict[str, nn.Module]:
         elif isinstance(path, FCPath):
             plain[name] = _matrix_module(path.geometry, path.linear.weight.detach().clone())
         else:
-            plain[name] = KeptPaths([copy.deepcopy(path)], None)
+            plain[name] = _kept(layer, [name], None)
     return plain
+
+
+def _kept(layer: RelaxedLayer, names: Sequence[str], align: Align | None) -> KeptPaths:
+    """Some of the layer's paths as they are."""
+    specs = [spec for spec in layer.specs if spec.name in names]
+    kept = KeptPaths(layer.geometry, specs, align)
+    kept.paths = nn.ModuleList([copy.deepcopy(layer.path(spec.name)) for spec in specs])
+    return kept
 
 
 def _convolution(layer: RelaxedLayer, filters: Tensor) -> nn.Module:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from symlearn.geometry import Geometry, Sizes, wrap_pad
-from symlearn.paths import Path
+from symlearn.paths import Path, PathSpec
 from symlearn.relaxed import sum_paths
 from symlearn.subsample import Align
 
@@ -124,14 +124,18 @@ class CircularConv(nn.Module):
         conv: The convolution, unpadded and without bias.
         geometry: Geometry of the layer.
         align: Chooses the grid, or None for the fixed one.
+        bias: Whether there is a bias [C'].
     """
 
     bias: nn.Parameter | None
 
-    def __init__(self, conv: nn.Module, geometry: Geometry, align: Align | None) -> None:
+    def __init__(
+        self, conv: nn.Module, geometry: Geometry, align: Align | None, bias: bool = False
+    ) -> None:
         super().__init__()
         self.conv, self.geometry, self.align = conv, geometry, align
-        self.register_parameter("bias", None)
+        values = nn.Parameter(torch.zeros(geometry.out_channels)) if bias else None
+        self.register_parameter("bias", values)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, *in] to [N, C', *out]."""
@@ -154,13 +158,15 @@ class KeptPaths(nn.Module):
     """Paths that have no plain form, as they are: their sum, strict ones on each sample's grid.
 
     Args:
-        paths: The paths.
+        geometry: Geometry of the layer.
+        specs: The paths.
         align: Chooses the grid, or None.
     """
 
-    def __init__(self, paths: Sequence[Path], align: Align | None) -> None:
+    def __init__(self, geometry: Geometry, specs: Sequence[PathSpec], align: Align | None) -> None:
         super().__init__()
-        self.paths, self.align = nn.ModuleList(paths), align
+        self.geometry, self.specs, self.align = geometry, tuple(specs), align
+        self.paths = nn.ModuleList([spec.build(geometry) for spec in specs])
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, *in] to [N, C', *out]."""

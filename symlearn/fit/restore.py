@@ -33,8 +33,9 @@ def load(folder: str | Path, model: nn.Module | None = None) -> FitResult:
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If a file is damaged or foreign, the model is of another architecture, or the
-            network cannot be rebuilt and no model is given.
+        ValueError: If a file is damaged or foreign, the model is of another architecture, the
+            network cannot be rebuilt and no model is given, or it is over a group of your own that
+            is not registered (`symlearn.groups.register`), or is registered as another one.
     """
     facts, report, tensors = saving.read(folder, _WANTED)
     config = _config(facts["config"])

@@ -110,7 +110,7 @@ class GroupBias(nn.Module):
 
     def __init__(self, channels: int, group: str | GridGroup) -> None:
         super().__init__()
-        self.group = named(group)
+        self.channels, self.group = channels, named(group)
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:

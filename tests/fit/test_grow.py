@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -129,6 +130,36 @@ def test_screen_ranks_plain_and_relaxed_networks() -> None:
     assert {r.path for r in relaxed} == {"ffc"}
     with pytest.raises(ValueError, match="no layer of the relaxed network has an absent path"):
         symlearn.screen(tiny_relaxed(4), (x, y), paths="fc")
+
+
+def test_screen_ranks_every_path_beside_the_convolutions_of_a_plain_network() -> None:
+    x, y = blobs(60, place=True)
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 3, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(3, 4, 1),  # a symmetric path could hold all its filters
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 4),
+    )
+    names = ("sconv", "sfc", "symconv", "ffc", "fc")
+    table = symlearn.screen(net, (x, y), paths=names)
+    assert {(r.layer, r.path) for r in table} == {(a, b) for a in "02" for b in names}
+    assert all(math.isfinite(r.gain) for r in table)
+    lifted = symlearn.lift(net, "p4")  # its filters are those of group convolutions
+    assert {r.path for r in symlearn.screen(lifted, (x, y), paths="gconv")} == {"gconv"}
+    assert {r.path for r in symlearn.screen(lifted, (x, y), paths=("gconv", "conv"))} == {"conv"}
+
+
+def test_screen_refuses_what_it_cannot_rank() -> None:
+    x, y = blobs(20)
+    with pytest.raises(ValueError, match="no layer of the plain network has an absent path"):
+        symlearn.screen(tiny_cnn(), (x, y), paths="conv")
+    with pytest.raises(
+        ValueError, match=r"'gconv'.*call symlearn.lift\(model, group\) before wrap"
+    ):
+        symlearn.screen(tiny_cnn(), (x, y), paths="gconv")
 
 
 def test_screen_warns_on_memorised_data() -> None:
