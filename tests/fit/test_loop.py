@@ -121,6 +121,16 @@ def test_burn_in_ends_when_a_learned_network_slows_down(slow: float) -> None:
     assert _first_step(symlearn.fit(tiny_relaxed(), (x, y), fixed)) == 12
 
 
+def test_no_early_start_before_losses_can_be_compared() -> None:
+    """Two epochs do not tell whether the loss has slowed down, however learned the network is."""
+    x, y = blobs(200)
+    options = {"epochs": 12, "burn_in": 0.5, "progress": False, "learning_rate": 0.05}
+    config = FitConfig(**options, when_slow=1e-6, evidence_every=3)  # type: ignore[arg-type]
+    result = symlearn.fit(tiny_relaxed(), (x, y), config)
+    assert result.history[1].train_nll < 0.75 * math.log(2)
+    assert _first_step(result) == 4
+
+
 def _first_step(result: symlearn.FitResult) -> int:
     """Epoch of the first evidence step."""
     return next(r.epoch for r in result.history if r.log_evidence is not None)
