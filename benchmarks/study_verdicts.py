@@ -57,6 +57,7 @@ def row(result: symlearn.FitResult, test: ImageSet) -> dict[str, Any]:
             for layer in report
         ],
         "without": {k: v for k, v in report.meta.items() if k.startswith("without")},
+        "subsampling": symlearn.Circular().phase,  # the default that circular rows use
     }
 
 
@@ -115,15 +116,15 @@ def markdown(results: dict[str, Any]) -> str:
             "",
             f"## {source}",
             "",
-            "| row | seed | accuracy | NLL | log evidence / N | seconds | verdicts |",
-            "|---|---:|---:|---:|---:|---:|---|",
+            "| row | seed | subsampling | accuracy | NLL | log evidence / N | seconds | verdicts |",
+            "|---|---:|---|---:|---:|---:|---:|---|",
         ]
         for key, r in results["rows"].items():
             where, name, seed = key.split("|")
             if where == source:
                 lines.append(
-                    f"| {name} | {seed} | {r['accuracy']:.3f} | {r['nll']:.3f} | "
-                    f"{r['log_evidence_per_sample']:.3f} | {r['seconds']:.0f} | "
+                    f"| {name} | {seed} | {r['subsampling']} | {r['accuracy']:.3f} | "
+                    f"{r['nll']:.3f} | {r['log_evidence_per_sample']:.3f} | {r['seconds']:.0f} | "
                     f"{', '.join(r['verdicts'])} |"
                 )
     return "\n".join(lines) + "\n"

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from symlearn.audit import images
 from symlearn.audit.calls import Ledger, Surveyed, survey
 from symlearn.audit.lie import standard_error
-from symlearn.audit.progress import Progress
 from symlearn.audit.transforms import Transformation
+from symlearn.progress import Progress
 
 _FIRST_PROBES = 8
 _NEGLIGIBLE = 0.01

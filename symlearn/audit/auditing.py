@@ -21,10 +21,10 @@ from symlearn.audit.metrics import (
     nearby,
     relative_error,
 )
-from symlearn.audit.progress import Progress
 from symlearn.audit.report import Audit
 from symlearn.audit.transforms import Transformation, as_transformations
 from symlearn.audit.translation import TranslationError, translation_errors
+from symlearn.progress import Progress
 
 DEFAULT = ("translation_x", "translation_y", "rotation", "scaling", "shear")
 _LARGEST_SHIFT = 5.0  # pixels of the group sample error (Gruver et al. 2023, A.3.3.3)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from types import TracebackType
 from typing import Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
-
 from symlearn.fit.history import EpochRecord
+from symlearn.progress import Progress as Bar
 
 
 class _Run(Protocol):
@@ -21,7 +16,7 @@ class _Run(Protocol):
     def total(self) -> int: ...
 
 
-class Progress:
+class Progress(Bar):
     """Context manager around a fit.
 
     Args:
@@ -30,30 +25,8 @@ class Progress:
     """
 
     def __init__(self, wanted: bool | None, total: int) -> None:
-        shown = sys.stderr.isatty() if wanted is None else wanted
-        self._bar = RichProgress(
-            TextColumn("fit"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            console=Console(stderr=True),
-            disable=not shown,
-        )
-        self._task = self._bar.add_task("", total=total)
+        super().__init__(wanted, "fit", total)
         self._note = ""
-
-    def __enter__(self) -> Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
     def show(self, run: _Run) -> None:
         """Show the last epoch's record."""
@@ -61,9 +34,4 @@ class Progress:
         if last.log_evidence is not None:
             paths = sorted({v for v in last.verdicts.values()})
             self._note = f"log evidence {last.log_evidence:.0f}, layers: {', '.join(paths)}"
-        self._bar.update(
-            self._task,
-            completed=run.epoch,
-            total=run.total,
-            description=f"loss {last.train_nll:.3f}  {self._note}",
-        )
+        self.update(run.epoch, run.total, f"loss {last.train_nll:.3f}  {self._note}")

@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+Self = TypeVar("Self", bound="Progress")  # typing.Self needs Python 3.11
+
 
 class Progress:
-    """Context manager around a measurement of several steps.
+    """Context manager around work of several steps.
 
     Args:
         wanted: True, False, or None to show it on terminals only.
-        name: What is measured.
+        name: What is done.
         total: Number of steps.
     """
 
     def __init__(self, wanted: bool | None, name: str, total: int) -> None:
         shown = sys.stderr.isatty() if wanted is None else wanted
         self._bar = RichProgress(
-            TextColumn("audit {task.description}"),
+            TextColumn(name),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
+            TextColumn("{task.description}"),
             console=Console(stderr=True),
             disable=not shown,
         )
-        self._task = self._bar.add_task(name, total=total)
+        self._task = self._bar.add_task("", total=total)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self: Self) -> Self:
         self._bar.start()
         return self
 
@@ -46,3 +50,7 @@ class Progress:
     def advance(self) -> None:
         """One step is done."""
         self._bar.advance(self._task)
+
+    def update(self, completed: int, total: int, note: str) -> None:
+        """So many steps are done, of a number that may have changed."""
+        self._bar.update(self._task, completed=completed, total=total, description=note)
