@@ -6,8 +6,6 @@ The structure is the file's metadata, so that any reader of safetensors finds th
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -15,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from symlearn import architecture
+from symlearn.atomic import whole_file
 from symlearn.collapse.report import ATTRIBUTE
 
 FORMAT = "symlearn.plain/1"
@@ -46,15 +45,8 @@ def save_plain(plain: nn.Module, path: str | Path) -> None:
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in plain.state_dict().items()}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(suffix=".safetensors", dir=path.parent)
-    os.close(handle)
-    try:
-        save_file(tensors, name, metadata=facts)
-        with Path(name).open("rb") as file:
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with whole_file(path) as draft:
+        save_file(tensors, draft, metadata=facts)
 
 
 def load_plain(path: str | Path) -> nn.Module:

@@ -8,15 +8,14 @@ tensors.safetensors   weights, buffers and prior
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from symlearn.atomic import whole_folder
 
 FORMAT = "symlearn.result/1"
 FACTS, REPORT, TENSORS = "result.json", "report.json", "tensors.safetensors"
@@ -36,21 +35,11 @@ def write(
         raise FileExistsError(
             f"{folder} holds other files than a saved result; choose another folder"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with whole_folder(folder) as draft:
         text = json.dumps({"format": FORMAT, **facts}, indent=1)
-        (staging / FACTS).write_text(text, encoding="utf-8")
-        (staging / REPORT).write_text(report, encoding="utf-8")
-        save_file({k: v.contiguous() for k, v in tensors.items()}, staging / TENSORS)
-        for path in staging.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        if folder.exists():
-            shutil.rmtree(folder)
-        staging.replace(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        (draft / FACTS).write_text(text, encoding="utf-8")
+        (draft / REPORT).write_text(report, encoding="utf-8")
+        save_file({k: v.contiguous() for k, v in tensors.items()}, draft / TENSORS)
 
 
 def read(folder: str | Path, wanted: set[str]) -> tuple[dict[str, Any], Path, dict[str, Tensor]]:

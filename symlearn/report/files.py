@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from symlearn.atomic import whole_file
 
 
 def deliver(content: str, path: str | Path | None) -> str:
@@ -23,15 +24,8 @@ def deliver(content: str, path: str | Path | None) -> str:
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"cannot write {target}: the folder {target.parent} does not exist")
-    draft = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with draft.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole_file(target) as draft, draft.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.write(content)
     return content
 
 
