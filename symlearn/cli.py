@@ -19,6 +19,7 @@ from symlearn import demo
 from symlearn.collapse import collapse_report, export_onnx
 from symlearn.datasets import ImageSet, from_arrays
 from symlearn.fit import FitConfig, fit, load
+from symlearn.fit.checkpoint import checkpoints
 from symlearn.lift import lift
 from symlearn.models import small_cnn
 from symlearn.plainfile import save_plain
@@ -39,8 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         Console(stderr=True, soft_wrap=True).print(f"symlearn: {error}", markup=False)
         return 2
-    except KeyboardInterrupt:
-        Console(stderr=True).print("symlearn: interrupted", markup=False)
+    except KeyboardInterrupt as stop:
+        note = str(stop) or "interrupted"
+        Console(stderr=True, soft_wrap=True).print(f"symlearn: {note}", markup=False)
         return 130
     return status
 
@@ -82,6 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     learn.add_argument("--boundary", choices=("keep", "circular"), default="keep")
     learn.add_argument("--objective", choices=("evidence", "map"), default="evidence")
     learn.add_argument("--out", required=True, help="folder for the result")
+    learn.add_argument("--checkpoint-dir", metavar="DIR", help="folder for checkpoints")
+    learn.add_argument(
+        "--every", type=int, default=1, metavar="N", help="epochs between them (default 1)"
+    )
+    learn.add_argument(
+        "--resume", action="store_true", help="go on from the newest checkpoint, if there is one"
+    )
     learn.set_defaults(run=_fit)
 
     tell = commands.add_parser("report", help="show or convert the report of a saved result")
@@ -197,11 +206,28 @@ def _fit(options: argparse.Namespace, console: Console) -> int:
         seed=options.seed,
     )
     config = FitConfig(epochs=options.epochs, seed=options.seed, objective=options.objective)
-    result = fit(relaxed, images.pair, config)
+    result = fit(
+        relaxed,
+        images.pair,
+        config,
+        checkpoint_dir=options.checkpoint_dir,
+        every=options.every,
+        resume=_resumed(options),
+    )
     result.save(options.out)
     console.print(str(result.report), markup=False)
     console.print(f"wrote {options.out}", markup=False)
     return 0
+
+
+def _resumed(options: argparse.Namespace) -> Path | None:
+    """The folder to resume from; None to start anew."""
+    if not options.resume:
+        return None
+    if options.checkpoint_dir is None:
+        raise ValueError("--resume needs to know the checkpoints: give --checkpoint-dir too")
+    folder = Path(options.checkpoint_dir)
+    return folder if folder.is_dir() and checkpoints(folder) else None
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -154,6 +154,35 @@ class RelaxedBiasRule(curvature.Rule):
 def relaxed_layers(model: nn.Module) -> dict[str, RelaxedLayer]:
     """Qualified name to relaxed layer, in the model's order."""
     return {n: m for n, m in model.named_modules() if isinstance(m, RelaxedLayer)}
+
+
+def enabled_paths(model: nn.Module) -> dict[str, list[str]]:
+    """Names of the paths that are switched on, by relaxed layer."""
+    return {
+        name: [key for key, path in layer.named_paths().items() if path.enabled]
+        for name, layer in relaxed_layers(model).items()
+    }
+
+
+def check_layers(model: nn.Module, saved: Iterable[str]) -> None:
+    """Check that a model has the relaxed layers of a saved one.
+
+    Raises:
+        ValueError: If their names, or the order, differ.
+    """
+    mine, theirs = list(relaxed_layers(model)), list(saved)
+    if mine != theirs:
+        raise ValueError(f"the model has relaxed layers {mine}, the saved one {theirs}")
+
+
+def enable_paths(model: nn.Module, enabled: Mapping[str, Collection[str]]) -> None:
+    """Switch on the named paths of each relaxed layer and switch off, to zero, all others."""
+    for name, layer in relaxed_layers(model).items():
+        for key, path in layer.named_paths().items():
+            if key not in enabled[name]:
+                path.switch_off()
+            elif not path.enabled:  # one that is on may be frozen, and stays so
+                path.switch_on()
 
 
 def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:

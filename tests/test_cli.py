@@ -112,3 +112,18 @@ def test_installed_as_a_program() -> None:
     )
     assert done.returncode == 0
     assert "demo" in done.stdout
+
+
+def test_fit_with_checkpoints_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit = ["fit", str(images(tmp_path)), "--epochs", "2", "--out", str(tmp_path / "run")]
+    assert main([*fit, "--resume"]) == 2
+    assert "give --checkpoint-dir too" in capsys.readouterr().err
+    kept = ["--checkpoint-dir", str(tmp_path / "kept"), "--every", "2"]
+    assert main([*fit, *kept, "--resume"]) == 0
+    first = load(tmp_path / "run")
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+    assert main([*fit, *kept]) == 2
+    assert "holds checkpoints of another fit" in capsys.readouterr().err
+    assert main([*fit, *kept, "--resume"]) == 0
+    again = load(tmp_path / "run")
+    assert again.history == first.history  # the seconds too: no epoch was done again

@@ -11,8 +11,9 @@ only; a trial that cannot make up for its loss any more is given up.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from torch import nn
 
@@ -50,6 +51,16 @@ class Challenge:
         change = self.without_path - self.with_path
         decision = "removed" if self.removed else "kept"
         return f"{change:+.0f} nats of evidence after refit, {decision}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The trial as a JSON-ready dict."""
+        return {**asdict(self), "key": list(self.key)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Challenge:
+        """Inverse of `to_dict`."""
+        layer, path = data["key"]
+        return cls(**{**data, "key": (layer, path)})
 
 
 @dataclass(frozen=True)

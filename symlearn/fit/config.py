@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from curvature import ESTIMATORS, LIKELIHOODS
@@ -223,3 +223,15 @@ class FitConfig:
     def to_dict(self) -> dict[str, Any]:
         """The options as a JSON-ready dict."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any]) -> FitConfig:
+        """Inverse of `to_dict`.
+
+        Raises:
+            ValueError: For options that this version does not know, or values out of range.
+        """
+        unknown = sorted(set(options) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"this version does not know the saved options {unknown}")
+        return cls(**{**options, "precision_bounds": tuple(options["precision_bounds"])})

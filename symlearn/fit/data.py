@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 import curvature
 from curvature import Data, Likelihood
+from symlearn.fit.tree import checksum
 
 _PASS_SIZE = 250
 
@@ -61,6 +62,7 @@ class TrainData:
             raise ValueError("the training data are empty")
         self.indices = torch.arange(self.n)
         self.held = torch.arange(0)
+        self._checksum: str | None = None
 
     def hold_out(self, fraction: float, generator: torch.Generator) -> None:
         """Set a random part aside from `epoch`; ``fraction=0`` takes it back."""
@@ -95,6 +97,41 @@ class TrainData:
     def held_out(self) -> list[tuple[Tensor, Tensor]]:
         """Batches of the part set aside."""
         return list(self._take(self.held, self.pass_size))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a resumed fit compares: the number of samples, and of arrays a checksum."""
+        if self._pair is not None and self._checksum is None:
+            self._checksum = checksum({"x": self._pair[0], "y": self._pair[1]})
+        return {"n": self.n, "sha256": self._checksum}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The split, and the states of a loader's own generators."""
+        states = [generator.get_state() for generator in self._generators()]
+        return {"held": self.held, "indices": self.indices, "generators": states}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ValueError: If the loader has another number of generators.
+        """
+        mine = self._generators()
+        if len(mine) != len(state["generators"]):
+            raise ValueError(
+                f"the training data have {len(mine)} generators of random numbers, the saved ones "
+                f"{len(state['generators'])}; give the loader that the fit was started with"
+            )
+        self.held, self.indices = state["held"], state["indices"]
+        for generator, saved in zip(mine, state["generators"], strict=True):
+            generator.set_state(saved)
+
+    def _generators(self) -> list[torch.Generator]:
+        """The generators that a loader and its samplers were given."""
+        batches = getattr(self._loader, "batch_sampler", None)
+        samplers = [getattr(owner, "sampler", None) for owner in (self._loader, batches)]
+        owners = (self._loader, batches, *samplers)
+        found = [getattr(owner, "generator", None) for owner in owners]
+        return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
     def _take(self, index: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         if not len(index):

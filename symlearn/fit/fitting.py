@@ -9,28 +9,26 @@ from typing import Any
 import torch
 from torch import nn
 
-import curvature
-import priors
-from curvature import Data, Gaussian, Likelihood
+from curvature import Data
+from symlearn.fit import randomness
 from symlearn.fit.challenge import Challenge, Refit, Rival, challenge, contested
 from symlearn.fit.config import FitConfig
-from symlearn.fit.data import TrainData, first, null_loss
-from symlearn.fit.facts import is_bias, layer_structures, path_groups
+from symlearn.fit.data import TrainData, null_loss
+from symlearn.fit.facts import layer_structures, path_groups
 from symlearn.fit.grow import absent_paths, start_path, switch_off_idle, test_absent
 from symlearn.fit.history import EpochRecord, agreement, plateaued, stable_for
-from symlearn.fit.optimisers import OPTIMISERS
+from symlearn.fit.identity import check_same, identity
 from symlearn.fit.posterior import map_calibration
 from symlearn.fit.precisions import PrecisionSteps, Step
 from symlearn.fit.prune import prune_rejected
 from symlearn.fit.result import FitResult, build_report
 from symlearn.fit.schedule import Schedule
+from symlearn.fit.start import fresh_state
 from symlearn.fit.state import PathKey, State
 from symlearn.fit.weights import WeightAverage, train_epoch
-from symlearn.relaxed import relaxed_layers
 from symlearn.report import LayerStructure
 from symlearn.scoring import score
 from symlearn.subsample import PhaseReference
-from symlearn.wrap import prior_groups
 
 # A network that predicts much better than the label frequencies is trained already; one that has
 # almost no loss left has memorised its data, whose gradients then say nothing about absent paths.
@@ -40,6 +38,8 @@ _LEARNED, _TRAINED, _MEMORISED = 0.75, 0.5, 0.05
 _EVIDENCE_NOISE = 0.02
 # evidence steps that a verdict's agreement is counted over
 _VOTES = 10
+# plain attributes of a fit that change
+_COUNTERS = ("epoch", "stopped", "_since_test", "_null_loss")
 
 
 class Fitting:
@@ -49,7 +49,7 @@ class Fitting:
         model: The relaxed network; it is trained in place.
         train: The training data.
         config: Options.
-        resume: An earlier result to start from, or None.
+        resume: An earlier result to start from, or the `state_dict` of a fit to go on with.
 
     Attributes:
         state: Model, prior, optimiser and averages.
@@ -57,11 +57,16 @@ class Fitting:
         challenges: Paths removed on trial.
         precisions: Evidence steps.
         epoch: Epochs done.
+        stopped: Whether a callback has ended the fit.
         schedule: When things happen.
     """
 
     def __init__(
-        self, model: nn.Module, train: Data, config: FitConfig, resume: FitResult | None = None
+        self,
+        model: nn.Module,
+        train: Data,
+        config: FitConfig,
+        resume: FitResult | dict[str, Any] | None = None,
     ) -> None:
         self.config = config
         self.generator = torch.Generator().manual_seed(config.seed)
@@ -70,22 +75,79 @@ class Fitting:
         self.history: list[EpochRecord] = []
         self.challenges: list[Challenge] = []
         self.epoch = 0
+        self.stopped = False
         self._losses: list[float] = []
         self._challenged: set[PathKey] = set()
+        self._null_loss = float("nan")
         self._since_test, self._started = config.grow_every - 1, time.perf_counter()
-        self.state = self._start(model)
-        if resume is not None:
-            _resume(self.state, resume)
+        self._identity = identity(model)
+        self.state, self._outputs = fresh_state(model, config, self.data)
+        self.schedule = Schedule(config, round(config.burn_in * config.epochs))
+        if isinstance(resume, dict):
+            self.load_state_dict(resume)
+        else:
+            self._begin(resume)
+
+    def _begin(self, earlier: FitResult | None) -> None:
+        """Get ready for the first epoch, from an earlier result if there is one."""
+        if earlier is not None:
+            self.state.start_from(earlier.model, earlier.prior, earlier.likelihood)
         self._calibrate()
         if self._grows:
-            switch_off_idle(model)
-        self.state.average = WeightAverage(model, config.average)
+            switch_off_idle(self.model)
+        self.state.average = WeightAverage(self.model, self.config.average)
         self.state.sync_precisions()
-        trained = self._look_at_start()
-        self.schedule = Schedule(config, 0 if trained else round(config.burn_in * config.epochs))
-        if trained:
+        if self._look_at_start():
+            self.schedule = Schedule(self.config, 0)
             # a trained network may lack a path from the start: test before weights move
             self._grow()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the fit depends on, between two epochs: plain values and tensors.
+
+        No curvature is among them: each evidence step measures its own.
+        """
+        return {
+            "config": self.config.to_dict(),
+            "identity": self._identity,
+            "samples": self.data.fingerprint(),
+            "counters": {name: getattr(self, name) for name in _COUNTERS},
+            "seconds": time.perf_counter() - self._started,
+            "losses": list(self._losses),
+            "history": [record.to_dict() for record in self.history],
+            "challenges": [trial.to_dict() for trial in self.challenges],
+            "challenged": [list(key) for key in self._challenged],
+            "schedule": self.schedule.state_dict(),
+            "data": self.data.state_dict(),
+            "state": self.state.state_dict(),
+            "generator": self.generator.get_state(),
+            "random": randomness.state_dict(),
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned, with the same model, data and config.
+
+        Raises:
+            ValueError: If it is of another model, other data or another config.
+        """
+        check_same(saved, self.config, self._identity, self.data.fingerprint())
+        for name in _COUNTERS:
+            setattr(self, name, saved["counters"][name])
+        self._started = time.perf_counter() - saved["seconds"]
+        self._losses = list(saved["losses"])
+        self.history = [EpochRecord.from_dict(record) for record in saved["history"]]
+        self.challenges = [Challenge.from_dict(trial) for trial in saved["challenges"]]
+        self._challenged = {(layer, path) for layer, path in saved["challenged"]}
+        self.schedule.load_state_dict(saved["schedule"])
+        self.state.load_state_dict(saved["state"])
+        self.data.load_state_dict(saved["data"])
+        self.generator.set_state(saved["generator"])
+        randomness.load_state_dict(saved["random"])
+
+    @property
+    def ended(self) -> bool:
+        """Whether no epoch is left, or a callback has ended the fit."""
+        return self.stopped or self.epoch >= self.total
 
     @property
     def model(self) -> nn.Module:
@@ -100,25 +162,6 @@ class Fitting:
     @property
     def _grows(self) -> bool:
         return self.config.grow and self.config.objective == "evidence"
-
-    def _start(self, model: nn.Module) -> State:
-        config = self.config
-        likelihood: Likelihood = curvature.as_likelihood(config.likelihood)
-        if isinstance(likelihood, Gaussian):
-            likelihood = Gaussian(config.noise)
-        x, y = first(self.data.everything())
-        with torch.no_grad(), curvature.evaluating(model):
-            outputs = curvature.check_outputs(model(x), len(x))
-        likelihood.check(outputs, y)
-        self._outputs = outputs.shape[1]
-        groups = prior_groups(model)
-        start = [config.bias_precision if is_bias(g) else config.precision for g in groups]
-        prior = priors.PathPrior(groups, start, config.precision_bounds)
-        n_data = self.data.n * config.likelihood_weight
-        optimiser = OPTIMISERS[config.optimiser](
-            dict(model.named_parameters()), n_data, config.learning_rate
-        )
-        return State(model, prior, likelihood, optimiser, WeightAverage(model, config.average))
 
     def _calibrate(self) -> None:
         for module in self.model.modules():
@@ -356,21 +399,3 @@ class Fitting:
             scores = score(self.model, validation, self.state.likelihood)
             meta.update({f"validation_{name}": value for name, value in scores.items()})
         return meta
-
-
-def _resume(state: State, earlier: FitResult) -> None:
-    """Start from an earlier result's weights, switched-on paths, precisions and noise."""
-    if list(earlier.prior.groups) != list(state.prior.groups):
-        raise ValueError("resume belongs to another model: its prior groups differ")
-    state.model.load_state_dict(earlier.model.state_dict())
-    mine = relaxed_layers(state.model)
-    for name, layer in relaxed_layers(earlier.model).items():
-        for key, path in layer.named_paths().items():
-            own = mine[name].path(key)
-            if path.enabled:
-                own.switch_on()
-            else:
-                own.switch_off()
-    state.prior.log_precision = earlier.prior.log_precision.clone()
-    if isinstance(state.likelihood, Gaussian):
-        state.likelihood = Gaussian(earlier.noise)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
 from curvature import Data
+from symlearn.fit.checkpoint import Checkpoints, read
 from symlearn.fit.config import FitConfig
 from symlearn.fit.fitting import Fitting
+from symlearn.fit.interrupt import Interrupts
 from symlearn.fit.progress import Progress
 from symlearn.fit.result import FitResult
 from symlearn.relaxed import relaxed_layers
@@ -26,7 +29,10 @@ def fit(
     *,
     validation: Data | None = None,
     callbacks: Sequence[Callback] = (),
-    resume: FitResult | None = None,
+    resume: FitResult | str | Path | None = None,
+    checkpoint_dir: str | Path | None = None,
+    every: int = 1,
+    keep: int = 3,
 ) -> FitResult:
     """Learn weights and prior precisions from training data alone.
 
@@ -42,11 +48,26 @@ def fit(
         callbacks: Called with the running `Fitting` after every epoch (after trials, once for all
             their epochs); one that returns True ends the fit.
         resume: An earlier result on the same architecture, whose weights and precisions are the
-            start.
+            start; or a folder of checkpoints, or one of them, of an unfinished fit, which goes on
+            as if it had not been interrupted: on the CPU bit for bit. Model, data and config must
+            be those it was started with; without a ``config`` the checkpoint's is taken.
+        checkpoint_dir: Folder for checkpoints: safetensors files, written whole or not at all.
+            While it is given, the first Ctrl-C stops after the epoch under way and saves (trials
+            are one step); the second stops at once.
+        every: Epochs between checkpoints.
+        keep: How many of them are kept.
+
+    A checkpoint holds the states of all global generators of random numbers (torch, numpy, Python)
+    and of those a loader was given. A loader or callback with other state of its own starts anew.
 
     Raises:
         ValueError: If the model is not relaxed, the data are empty or malformed, targets do not
-            suit the likelihood, or ``resume`` belongs to another model.
+            suit the likelihood, or ``resume`` belongs to another model, other data or another
+            config, or is damaged.
+        FileNotFoundError: If there is no checkpoint to resume from.
+        FileExistsError: If ``checkpoint_dir`` holds checkpoints of another fit.
+        OSError: If a checkpoint cannot be written; earlier ones stay.
+        KeyboardInterrupt: After Ctrl-C.
         TypeError: If the data or the config are of an unknown kind.
         NonFiniteLossError: If the loss becomes NaN or infinite.
 
@@ -60,18 +81,45 @@ def fit(
         >>> result.predict_proba(x).shape
         torch.Size([40, 2])
     """
-    config = FitConfig() if config is None else config
-    if not isinstance(config, FitConfig):
-        raise TypeError(f"config must be a FitConfig, got {type(config).__name__}")
+    start = read(resume) if isinstance(resume, (str, Path)) else resume
+    config = _config(config, start)
     if not relaxed_layers(model):
         raise ValueError("the model has no relaxed layer; wrap it first: symlearn.wrap(model, x)")
+    origin = Path(resume) if isinstance(resume, (str, Path)) else None
+    files = None
+    if checkpoint_dir is not None:
+        files = Checkpoints(checkpoint_dir, every, keep, origin)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        run = Fitting(copy.deepcopy(model), train, config, resume)
-        with Progress(config.progress, run.total) as bar:
-            while run.epoch < run.total:
-                run.advance()
-                bar.show(run)
-                if any([callback(run) is True for callback in callbacks]):
-                    break
+        run = Fitting(copy.deepcopy(model), train, config, start)
+        _train(run, callbacks, files)
         return run.finish(validation)
+
+
+def _config(given: FitConfig | None, start: FitResult | dict[str, Any] | None) -> FitConfig:
+    """The config given, or that of the checkpoint, or the default one."""
+    if given is None:
+        return FitConfig.from_dict(start["config"]) if isinstance(start, dict) else FitConfig()
+    if not isinstance(given, FitConfig):
+        raise TypeError(f"config must be a FitConfig, got {type(given).__name__}")
+    return given
+
+
+def _train(run: Fitting, callbacks: Sequence[Callback], files: Checkpoints | None) -> None:
+    """All epochs, with checkpoints between them."""
+    if files is not None:
+        files.save(run.epoch, run.state_dict())
+    interrupts = Interrupts(files is not None)
+    with interrupts, Progress(run.config.progress, run.total) as bar:
+        while not (run.ended or interrupts.asked):
+            run.advance()
+            bar.show(run)
+            run.stopped = any([callback(run) is True for callback in callbacks])
+            if files is not None and files.due(run.epoch):
+                files.save(run.epoch, run.state_dict())
+        if files is not None:
+            files.save(run.epoch, run.state_dict())
+            if interrupts.asked:
+                raise KeyboardInterrupt(
+                    f"stopped after epoch {run.epoch}; go on with resume={str(files.folder)!r}"
+                )

@@ -24,6 +24,9 @@ from torch import Tensor, nn
 RESTART_SCALE = 1e-3
 """Root mean square gradient that a restarted parameter is taken to have had."""
 
+# options of a parameter that change in a fit
+_OPTIONS = ("lr", "n_data", "precision")
+
 
 class MapOptimiser(torch.optim.Optimizer, ABC):
     """What the optimisers share: parameters by name, each with the precision of its prior.
@@ -55,6 +58,24 @@ class MapOptimiser(torch.optim.Optimizer, ABC):
         """Set the number of samples that the mean loss averages over."""
         for group in self.param_groups:
             group["n_data"] = n_data
+
+    def named_state(self) -> dict[str, Any]:
+        """What the next step depends on, by name of the parameter: options and moments."""
+        return {
+            group["name"]: {
+                **{key: group[key] for key in _OPTIONS},
+                "moments": dict(self.state.get(group["params"][0], {})),
+            }
+            for group in self.param_groups
+        }
+
+    def load_named_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `named_state` returned, in the memory layout of the parameters."""
+        for group in self.param_groups:
+            parameter, saved = group["params"][0], state[group["name"]]
+            group.update({key: saved[key] for key in _OPTIONS})
+            moments = {key: _like(value, parameter) for key, value in saved["moments"].items()}
+            self.state[parameter] = moments
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -183,6 +204,11 @@ class SGD(MapOptimiser):
             self.restart(p)  # type: ignore[arg-type]
         m = self.state[p]["m"].mul_(group["momentum"]).add_(_with_prior(p, g, group))
         p.sub_(m, alpha=group["lr"])
+
+
+def _like(value: Any, parameter: Tensor) -> Any:
+    """A moment where and as the parameter is; a count as it is."""
+    return torch.empty_like(parameter).copy_(value) if isinstance(value, Tensor) else value
 
 
 def _with_prior(p: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +15,7 @@ from symlearn.fit import saving
 from symlearn.fit.config import FitConfig
 from symlearn.fit.history import EpochRecord
 from symlearn.fit.result import FitResult
-from symlearn.relaxed import relaxed_layers
+from symlearn.relaxed import check_layers, enable_paths
 from symlearn.report import StructureReport
 
 _WANTED = {"config", "noise", "prior_groups", "enabled", "architecture", "history"}
@@ -38,7 +36,7 @@ def load(folder: str | Path, model: nn.Module | None = None) -> FitResult:
             is not registered (`symlearn.groups.register`), or is registered as another one.
     """
     facts, report, tensors = saving.read(folder, _WANTED)
-    config = _config(facts["config"])
+    config = FitConfig.from_dict(facts["config"])
     if model is not None:
         net = copy.deepcopy(model)
     elif facts["architecture"] is not None:
@@ -59,13 +57,6 @@ def load(folder: str | Path, model: nn.Module | None = None) -> FitResult:
     return FitResult(net.eval(), prior, structure, config, history, likelihood)
 
 
-def _config(options: dict[str, Any]) -> FitConfig:
-    unknown = sorted(set(options) - {f.name for f in fields(FitConfig)})
-    if unknown:
-        raise ValueError(f"the saved result has options this version does not know: {unknown}")
-    return FitConfig(**{**options, "precision_bounds": tuple(options["precision_bounds"])})
-
-
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
@@ -73,18 +64,11 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _load_weights(
     net: nn.Module, enabled: dict[str, list[str]], weights: dict[str, Tensor]
 ) -> None:
-    layers = relaxed_layers(net)
-    if list(layers) != list(enabled):
-        raise ValueError(
-            f"the model has relaxed layers {list(layers)}, the saved one {list(enabled)}"
-        )
+    check_layers(net, enabled)
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     try:
         net.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise ValueError(f"the model does not fit the saved weights: {error}") from error
-    for name, layer in layers.items():
-        for key, path in layer.named_paths().items():
-            if key not in enabled[name]:
-                path.switch_off()
+    enable_paths(net, enabled)
     net.to(device)

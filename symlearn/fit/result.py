@@ -25,7 +25,7 @@ from symlearn.fit.facts import head_structures, layer_structures, output_shares
 from symlearn.fit.history import EpochRecord
 from symlearn.fit.posterior import calibration_of, posterior_of
 from symlearn.predictive import GaussianPredictive, Posterior, Predictive
-from symlearn.relaxed import relaxed_layers
+from symlearn.relaxed import enabled_paths
 from symlearn.report import Calibration, LayerStructure, StructureReport
 from symlearn.scoring import score
 
@@ -202,15 +202,11 @@ class FitResult:
         Raises:
             FileExistsError: If the folder exists and holds something other than a result.
         """
-        enabled = {
-            name: [key for key, path in layer.named_paths().items() if path.enabled]
-            for name, layer in relaxed_layers(self.model).items()
-        }
         facts = {
             "config": self.config.to_dict(),
             "noise": self.noise,
             "prior_groups": {name: list(names) for name, names in self.prior.groups.items()},
-            "enabled": enabled,
+            "enabled": enabled_paths(self.model),
             "architecture": architecture.describe(self.model),
             "history": [record.to_dict() for record in self.history],
         }

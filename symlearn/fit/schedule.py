@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from symlearn.fit.config import FitConfig
 
 _FINAL_RATE = 0.02
 _PARTS = 3  # a burn-in lasts at least one part of so many
+_MOVED = ("total", "anneal_from", "pause", "_first", "_next")
 
 
 class Schedule:
@@ -86,3 +88,12 @@ class Schedule:
         """Begin the final annealing after the epoch, at its full length."""
         self.total += epoch - self.anneal_from
         self.anneal_from = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """The times that have been moved since the start."""
+        return {name: getattr(self, name) for name in _MOVED}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Restore what `state_dict` returned."""
+        for name in _MOVED:
+            setattr(self, name, state[name])

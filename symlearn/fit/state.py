@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
 import priors
-from curvature import Likelihood
+from curvature import Gaussian, Likelihood
 from symlearn.fit.optimisers import MapOptimiser
 from symlearn.fit.weights import WeightAverage
-from symlearn.relaxed import relaxed_layers
+from symlearn.relaxed import enable_paths, enabled_paths, relaxed_layers
 
 PathKey = tuple[str, str]
 """Name of a relaxed layer and name of a path in it."""
@@ -56,3 +58,43 @@ class State:
     def sync_precisions(self) -> None:
         """Tell the optimiser the prior's precisions."""
         self.optimiser.set_precisions(self.prior.precisions_by_parameter())
+
+    def start_from(self, model: nn.Module, prior: priors.PathPrior, likelihood: Likelihood) -> None:
+        """Take over the weights, switched-on paths, precisions and noise of an earlier fit.
+
+        Raises:
+            ValueError: If it is one of another model.
+        """
+        if list(prior.groups) != list(self.prior.groups):
+            raise ValueError("resume belongs to another model: its prior groups differ")
+        self.model.load_state_dict(model.state_dict())
+        enable_paths(self.model, enabled_paths(model))
+        self.prior.log_precision = prior.log_precision.clone()
+        if isinstance(self.likelihood, Gaussian):
+            self.likelihood = Gaussian(getattr(likelihood, "noise", 1.0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that moves, as a tree of numbers, names and tensors."""
+        return {
+            "model": self.model.state_dict(),
+            "enabled": enabled_paths(self.model),
+            "frozen": [n for n, p in self.model.named_parameters() if not p.requires_grad],
+            "prior": self.prior.state_dict(),
+            "noise": getattr(self.likelihood, "noise", None),
+            "optimiser": self.optimiser.named_state(),
+            "average": self.average.state_dict(),
+            "rejected": [[*key, times] for key, times in self.rejected.items()],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned, of a model of the same architecture."""
+        enable_paths(self.model, state["enabled"])
+        self.model.load_state_dict(state["model"])
+        for name, p in self.model.named_parameters():
+            p.requires_grad_(name not in state["frozen"])
+        self.prior.load_state_dict(state["prior"])
+        if isinstance(self.likelihood, Gaussian):
+            self.likelihood = Gaussian(state["noise"])
+        self.optimiser.load_named_state(state["optimiser"])
+        self.average.load_state_dict(state["average"])
+        self.rejected = {(layer, path): times for layer, path, times in state["rejected"]}

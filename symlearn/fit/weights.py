@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,19 @@ class WeightAverage:
         current = dict(self.model.named_parameters())
         for name in names:
             self.values[name] = current[name].detach().clone()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages and the number of steps they are over."""
+        return {"steps": self.steps, "values": dict(self.values)}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned, in the memory layout of the parameters."""
+        self.steps = state["steps"]
+        self.values = {
+            name: torch.empty_like(p).copy_(state["values"][name])
+            for name, p in self.model.named_parameters()
+        }
 
     @contextmanager
     def applied(self) -> Iterator[None]:
