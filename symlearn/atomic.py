@@ -37,9 +37,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """Give a new folder to write files to; at the end it takes the place of ``folder``.
 
     Args:
-        folder: The folder; an existing one is replaced once the new one is complete.
+        folder: The folder; an existing one is moved aside (".name.number.old") once the new one is
+            complete, and removed when that has its name.
     """
-    draft, old = _beside(folder), _beside(folder, ".old")
+    draft = _beside(folder)
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
@@ -47,18 +48,25 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         for path in draft.iterdir():
             _flush(path)
         _flush_folder(draft)
-        if folder.exists():
-            folder.replace(old)
-        try:
-            draft.replace(folder)
-        except OSError:
-            if old.exists():
-                old.replace(folder)
-            raise
+        _swap(draft, folder)
         _flush_folder(folder.parent)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+
+
+def _swap(draft: Path, folder: Path) -> None:
+    """Put one folder in the place of another; both are as they were if that fails."""
+    if not folder.exists():
+        draft.replace(folder)
+        return
+    old = _beside(folder, ".old")
+    folder.replace(old)
+    try:
+        draft.replace(folder)
+    except OSError:
+        old.replace(folder)
+        raise
+    shutil.rmtree(old)
 
 
 def _beside(path: Path, ending: str = UNFINISHED) -> Path:

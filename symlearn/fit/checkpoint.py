@@ -195,5 +195,5 @@ def _compare_versions(heading: dict[str, str]) -> None:
         warnings.warn(
             f"the checkpoint was written with {'; '.join(changed)}: the fit goes on from it, but "
             "its numbers may differ from those of an uninterrupted run",
-            stacklevel=4,
+            stacklevel=5,
         )

@@ -81,11 +81,13 @@ def fit(
         >>> result.predict_proba(x).shape
         torch.Size([40, 2])
     """
-    start = read(resume) if isinstance(resume, (str, Path)) else resume
+    if not isinstance(resume, (FitResult, str, Path, type(None))):
+        raise TypeError(f"resume must be a FitResult or a path, got {type(resume).__name__}")
+    origin = Path(resume) if isinstance(resume, (str, Path)) else None
+    start = resume if isinstance(resume, FitResult) or origin is None else read(origin)
     config = _config(config, start)
     if not relaxed_layers(model):
         raise ValueError("the model has no relaxed layer; wrap it first: symlearn.wrap(model, x)")
-    origin = Path(resume) if isinstance(resume, (str, Path)) else None
     files = None
     if checkpoint_dir is not None:
         files = Checkpoints(checkpoint_dir, every, keep, origin)
