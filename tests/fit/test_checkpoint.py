@@ -95,7 +95,8 @@ CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
 @pytest.mark.parametrize("part", CHANGES)
 def test_every_part_of_the_state_matters(part: str) -> None:
     """A state that is changed in one part leads elsewhere: the comparison is not blind to it."""
-    model, data, config = eventful()
+    model, _, config = eventful()
+    data = blobs(60, place=True)
     # paths are rejected twice before they go, tests of absent paths are two steps apart
     config = replace(config, challenge_epochs=1, off_after=2, grow_every=2, average=0.9)
     run = Fitting(model, data, config)
@@ -123,6 +124,32 @@ def ends(run: Fitting) -> dict[str, Any]:
         while not run.ended:
             run.advance()
         return outcome(run.finish())
+
+
+def test_nothing_is_left_at_its_start() -> None:
+    """Also what seldom matters comes back: values that a fresh fit would not have."""
+    model, data, config = eventful()
+    run = Fitting(model, data, config)
+    run.advance()
+    for number, name in enumerate(vars(run.schedule)):
+        if name != "config":
+            setattr(run.schedule, name, 100 + number)
+    run.state.optimiser.set_lr(0.123)
+    dict(run.model.named_parameters())["2.bias"].requires_grad_(False)
+    run.state.rejected[("2", "ffc")] = 7
+    run._null_loss, run._since_test, run.stopped = 0.5, 5, True
+    again = Fitting(eventful()[0], data, config, json_copy(run.state_dict()))
+    assert again.state.rejected == run.state.rejected
+    assert vars(again.schedule) == vars(run.schedule)
+    assert {group["lr"] for group in again.state.optimiser.param_groups} == {0.123}
+    frozen = [n for n, p in again.model.named_parameters() if not p.requires_grad]
+    assert "2.bias" in frozen
+    assert frozen == [n for n, p in run.model.named_parameters() if not p.requires_grad]
+    plain = ("epoch", "history", "challenges", "_losses", "_challenged", "_outputs", "_identity")
+    for name in (*plain, "_null_loss", "_since_test", "stopped"):
+        assert getattr(again, name) == getattr(run, name), name
+    known = {*plain, "_null_loss", "_since_test", "stopped", "schedule", "state", "generator"}
+    assert set(vars(run)) == known | {"config", "data", "precisions", "_started"}
 
 
 def short(folder: Path, **options: Any) -> symlearn.FitResult:

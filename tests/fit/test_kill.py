@@ -8,7 +8,6 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -104,12 +103,7 @@ def test_killed_while_writing(server: ForkServerContext, tmp_path: Path, where: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", continuing.CASES)
-def test_killed_often(
-    server: ForkServerContext,
-    tmp_path: Path,
-    case: str,
-    record_property: Callable[[str, object], None],
-) -> None:
+def test_killed_often(server: ForkServerContext, tmp_path: Path, case: str) -> None:
     """At least 20 kills in all per case, over as many runs as that takes."""
     expected, seconds = seconds_of(server, case, tmp_path / "whole")
     moments = random.Random(time.time_ns())
@@ -119,5 +113,3 @@ def test_killed_often(
         found, died = killed_until_done(server, case, tmp_path / f"run{runs}", limits)
         assert found == expected, limits
         kills, runs = kills + died, runs + 1
-    record_property("kills", kills)
-    record_property("runs", runs)
