@@ -83,8 +83,13 @@ def fit(
     """
     if not isinstance(resume, (FitResult, str, Path, type(None))):
         raise TypeError(f"resume must be a FitResult or a path, got {type(resume).__name__}")
-    origin = Path(resume) if isinstance(resume, (str, Path)) else None
-    start = resume if isinstance(resume, FitResult) or origin is None else read(origin)
+    start: FitResult | dict[str, Any] | None = None
+    origin: Path | None = None
+    if isinstance(resume, FitResult):
+        start = resume
+    elif resume is not None:
+        origin = Path(resume)
+        start = read(origin)
     config = _config(config, start)
     if not relaxed_layers(model):
         raise ValueError("the model has no relaxed layer; wrap it first: symlearn.wrap(model, x)")
