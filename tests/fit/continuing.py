@@ -53,7 +53,8 @@ def noisy() -> Case:
 def published() -> Case:
     """Adam on the precisions, all paths on."""
     model = tiny_relaxed(init="fresh", tie="tensor")
-    return model, blobs(40), replace(FitConfig.published(12), progress=False)
+    often = {"burn_in": 0.2, "evidence_every": 1, "evidence_pause": 1, "progress": False}
+    return model, blobs(40), FitConfig.published(8, **often)
 
 
 class Augmented(Dataset[tuple[Tensor, Tensor]]):
