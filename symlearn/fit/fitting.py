@@ -203,7 +203,7 @@ class Fitting:
         self.epoch += 1
         learned = self._losses[-1] < _LEARNED * self._null_loss
         seen = len(self._losses) > self.config.evidence_every  # enough to see the loss slow down
-        if self.schedule.early_start_due(self.epoch) and learned and seen and self._slow():
+        if learned and seen and self.schedule.early_start_due(self.epoch) and self._slow():
             self.schedule.start_evidence(self.epoch)
         self._record(**self._evidence_step() if self.schedule.evidence_due(self.epoch) else {})
         self._decide_early()
