@@ -23,12 +23,11 @@ from symlearn.fit.precisions import PrecisionSteps, Step
 from symlearn.fit.prune import prune_rejected
 from symlearn.fit.result import FitResult, build_report
 from symlearn.fit.schedule import Schedule
-from symlearn.fit.start import fresh_state
+from symlearn.fit.start import calibrate, fresh_state
 from symlearn.fit.state import PathKey, State
 from symlearn.fit.weights import WeightAverage, train_epoch
 from symlearn.report import LayerStructure
 from symlearn.scoring import score
-from symlearn.subsample import PhaseReference
 
 # A network that predicts much better than the label frequencies is trained already; one that has
 # almost no loss left has memorised its data, whose gradients then say nothing about absent paths.
@@ -92,7 +91,7 @@ class Fitting:
         """Get ready for the first epoch, from an earlier result if there is one."""
         if earlier is not None:
             self.state.start_from(earlier.model, earlier.prior, earlier.likelihood)
-        self._calibrate()
+        calibrate(self.model, self.config, self.data, self.generator)
         if self._grows:
             switch_off_idle(self.model)
         self.state.average = WeightAverage(self.model, self.config.average)
@@ -162,12 +161,6 @@ class Fitting:
     @property
     def _grows(self) -> bool:
         return self.config.grow and self.config.objective == "evidence"
-
-    def _calibrate(self) -> None:
-        for module in self.model.modules():
-            if isinstance(module, PhaseReference) and not bool(module.calibrated):
-                batches = self.data.sample(self.config.grow_samples, self.generator)
-                module.calibrate(torch.cat([x for x, _ in batches]))
 
     def _look_at_start(self) -> bool:
         """Whether the network is trained already; sets data aside if it has memorised them."""

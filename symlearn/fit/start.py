@@ -14,6 +14,7 @@ from symlearn.fit.facts import is_bias
 from symlearn.fit.optimisers import OPTIMISERS
 from symlearn.fit.state import State
 from symlearn.fit.weights import WeightAverage
+from symlearn.subsample import PhaseReference
 from symlearn.wrap import prior_groups
 
 
@@ -39,3 +40,13 @@ def fresh_state(model: nn.Module, config: FitConfig, data: TrainData) -> tuple[S
     )
     average = WeightAverage(model, config.average)
     return State(model, prior, likelihood, optimiser, average), outputs.shape[1]
+
+
+def calibrate(
+    model: nn.Module, config: FitConfig, data: TrainData, generator: torch.Generator
+) -> None:
+    """Let a circular network learn from training images where images are, if it has not yet."""
+    for module in model.modules():
+        if isinstance(module, PhaseReference) and not bool(module.calibrated):
+            batches = data.sample(config.grow_samples, generator)
+            module.calibrate(torch.cat([x for x, _ in batches]))
