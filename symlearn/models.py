@@ -34,6 +34,8 @@ GROUP_KINDS: dict[str, tuple[PathSpec, ...]] = {
     "ffc+conv+gconv": (Conv(), FFC(), GConv(factor="pointwise")),
 }
 
+PAPER_STRIDES = (1, 2, 1, 2, 1, 2, 2, 2)
+
 PaddingMode: TypeAlias = Literal["zeros", "reflect", "replicate", "circular"]
 
 
@@ -113,19 +115,10 @@ def paper_cnn(
     kinds: dict[str, tuple[str | PathSpec, ...]] = {**PAPER_KINDS, **GROUP_KINDS}
     if kind not in kinds:
         raise ValueError(f"unknown kind {kind!r}; choose one of {sorted(kinds)}")
-    if size % 32:
-        raise ValueError(f"size is {size}; the network halves it five times, give a multiple of 32")
-    widths = [in_channels] + [alpha * w for w in (1, 2, 2, 4, 4, 8, 8, 16)]
-    strides = [1, 2, 1, 2, 1, 2, 2, 2]
-    with torch.random.fork_rng(devices=()):  # torch draws weights of its own
-        layers: list[nn.Module] = []
-        for c_in, c_out, s in zip(widths[:-1], widths[1:], strides, strict=True):
-            layers += [nn.Conv2d(c_in, c_out, 3, stride=s, padding=1), nn.ReLU()]
-        layers += [nn.Conv2d(widths[-1], 64 * alpha, 1), nn.ReLU()]
-        layers += [nn.Conv2d(64 * alpha, classes, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    plain = _he(nn.Sequential(*layers), seed)
+    plain = paper_backbone(alpha, in_channels, classes, size, seed=seed)
+    depth = len(PAPER_STRIDES)
     if kind in GROUP_KINDS:
-        spatial = 2 * len(strides)
+        spatial = 2 * depth
         lifted = lift(plain[:spatial], "p4", first="repeat")
         plain = nn.Sequential(*lifted.children(), *plain[spatial:])
     paths = as_specs(kinds[kind])
@@ -134,7 +127,7 @@ def paper_cnn(
         plain,
         torch.zeros(1, in_channels, size, size),
         paths=paths,
-        layers=[f"{2 * i}{'.conv' if kind in GROUP_KINDS else ''}" for i in range(len(strides))],
+        layers=[f"{2 * i}{'.conv' if kind in GROUP_KINDS else ''}" for i in range(depth)],
         boundary=boundary,
         seed=seed,
         init=init,
@@ -142,6 +135,33 @@ def paper_cnn(
     if init == "fresh":
         _start_strict(net, seed)
     return net
+
+
+def paper_backbone(
+    alpha: int = 10, in_channels: int = 3, classes: int = 10, size: int = 32, *, seed: int = 0
+) -> nn.Sequential:
+    """The plain CNN under `paper_cnn`, with ordinary strides and zero padding, to wrap yourself.
+
+    Args:
+        alpha: Width factor.
+        in_channels: Channels of the images.
+        classes: Number of outputs.
+        size: Height and width of the images, a multiple of 32.
+        seed: Seed of the initial weights.
+
+    Raises:
+        ValueError: If the size is not a multiple of 32.
+    """
+    if size % 32:
+        raise ValueError(f"size is {size}; the network halves it five times, give a multiple of 32")
+    widths = [in_channels] + [alpha * w for w in (1, 2, 2, 4, 4, 8, 8, 16)]
+    with torch.random.fork_rng(devices=()):  # torch draws weights of its own
+        layers: list[nn.Module] = []
+        for c_in, c_out, s in zip(widths[:-1], widths[1:], PAPER_STRIDES, strict=True):
+            layers += [nn.Conv2d(c_in, c_out, 3, stride=s, padding=1), nn.ReLU()]
+        layers += [nn.Conv2d(widths[-1], 64 * alpha, 1), nn.ReLU()]
+        layers += [nn.Conv2d(64 * alpha, classes, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return _he(nn.Sequential(*layers), seed)
 
 
 def _start_strict(net: nn.Module, seed: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from symlearn.cli import main
 from symlearn.fit import load
@@ -25,7 +26,7 @@ def images(folder: Path) -> Path:
 
 def test_fit_then_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
-    assert main(["fit", str(images(tmp_path)), "--epochs", "2", "--out", str(out)]) == 0
+    assert main(["fit", "--data", str(images(tmp_path)), "--epochs", "2", "--out", str(out)]) == 0
     assert "Structure report" in capsys.readouterr().out
     for kind, start in (
         ("text", "Structure report"),
@@ -46,15 +47,25 @@ def test_own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(392, 2))\n"
     )
     monkeypatch.chdir(tmp_path)
-    run = ["fit", str(images(tmp_path)), "--epochs", "1", "--objective", "map", "--out", "run"]
-    assert main([*run, "--model", "own:net", "--paths", "conv,fc"]) == 0
-    assert main([*run, "--model", "own:nothing"]) == 2
-    assert main([*run, "--model", "own"]) == 2
+    run = [
+        "fit",
+        "--data",
+        str(images(tmp_path)),
+        "--epochs",
+        "1",
+        "--objective",
+        "map",
+        "--out",
+        "run",
+    ]
+    assert main([*run, "--arch", "own:net", "--paths", "conv,fc"]) == 0
+    assert main([*run, "--arch", "own:nothing"]) == 2
+    assert main([*run, "--arch", "own"]) == 2
 
 
 @pytest.mark.parametrize("width", [[], ["--lift-width", "0.5"]], ids=str)
 def test_fit_of_a_lifted_network(tmp_path: Path, width: list[str]) -> None:
-    run = ["fit", str(images(tmp_path)), "--epochs", "1", "--out", str(tmp_path / "run")]
+    run = ["fit", "--data", str(images(tmp_path)), "--epochs", "1", "--out", str(tmp_path / "run")]
     assert main([*run, "--lift", "p4", *width, "--paths", "conv,gconv"]) == 0
     report = StructureReport.from_json(tmp_path / "run" / "report.json")
     assert all(set(layer.paths) == {"conv", "gconv"} for layer in report.layers)
@@ -78,13 +89,13 @@ def test_demo_writes_everything(tmp_path: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["fit", "nowhere.npz", "--out", "x"], "no such file"),
-        (["fit", "digits", "--paths", "conv,gconf", "--out", "x"], "unknown paths"),
-        (["fit", "digits", "--epochs", "0", "--out", "x"], "epochs=0"),
-        (["fit", "digits", "--threads", "0", "--out", "x"], "at least 1"),
-        (["fit", "digits", "--lift", "p5", "--out", "x"], "unknown group 'p5'"),
-        (["fit", "digits", "--lift-width", "0.5", "--out", "x"], "give --lift too"),
-        (["fit", "digits", "--paths", "conv,gconv", "--out", "x"], "call symlearn.lift"),
+        (["fit", "--data", "nowhere.npz", "--out", "x"], "no such file"),
+        (["fit", "--data", "digits", "--paths", "conv,gconf", "--out", "x"], "unknown paths"),
+        (["fit", "--data", "digits", "--epochs", "0", "--out", "x"], "epochs=0"),
+        (["fit", "--data", "digits", "--threads", "0", "--out", "x"], "at least 1"),
+        (["fit", "--data", "digits", "--lift", "p5", "--out", "x"], "unknown group 'p5'"),
+        (["fit", "--data", "digits", "--lift-width", "0.5", "--out", "x"], "give --lift too"),
+        (["fit", "--data", "digits", "--paths", "conv,gconv", "--out", "x"], "call symlearn.lift"),
         (["report", "nowhere"], "nowhere"),
     ],
 )
@@ -99,13 +110,13 @@ def test_misuse_is_one_line_and_status_two(
 
 def test_foreign_npz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez(tmp_path / "other.npz", images=np.zeros(3))
-    assert main(["fit", str(tmp_path / "other.npz"), "--out", str(tmp_path / "x")]) == 2
+    assert main(["fit", "--data", str(tmp_path / "other.npz"), "--out", str(tmp_path / "x")]) == 2
     assert "not an NPZ file with arrays X and y" in capsys.readouterr().err
 
 
 def test_installed_as_a_program() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "symlearn.cli", "--help"],
+        [sys.executable, "-m", "symlearn", "--help"],
         capture_output=True,
         text=True,
         check=False,
@@ -115,7 +126,7 @@ def test_installed_as_a_program() -> None:
 
 
 def test_fit_with_checkpoints_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fit = ["fit", str(images(tmp_path)), "--epochs", "2", "--out", str(tmp_path / "run")]
+    fit = ["fit", "--data", str(images(tmp_path)), "--epochs", "2", "--out", str(tmp_path / "run")]
     assert main([*fit, "--resume"]) == 2
     assert "give --checkpoint-dir too" in capsys.readouterr().err
     kept = ["--checkpoint-dir", str(tmp_path / "kept"), "--every", "2"]
@@ -127,3 +138,16 @@ def test_fit_with_checkpoints_goes_on(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main([*fit, *kept, "--resume"]) == 0
     again = load(tmp_path / "run")
     assert again.history == first.history  # the seconds too: no epoch was done again
+
+
+def test_names_of_images_and_networks(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / "seen" / label).mkdir(parents=True)
+        for i in range(3):
+            pixels = np.random.default_rng(i).integers(0, 256, (40, 36), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "seen" / label / f"{i}.png")
+    run = ["fit", "--data", f"folder:{tmp_path / 'seen'}", "--size", "32", "--epochs", "1"]
+    out = tmp_path / "run"
+    paper = ["--arch", "paper", "--width", "1", "--objective", "map", "--out", str(out)]
+    assert main([*run, *paper]) == 0
+    assert len(StructureReport.from_json(out / "report.json").layers) == 10

@@ -2,7 +2,8 @@
 
 An `ImageSet` is a tensor of images with their labels. *Sources* read one from what
 is installed or downloaded (`digits`, `mnist5k`, `mnist`, `fashion_mnist`,
-`cifar10`, `from_arrays`); *variants* are pure functions of an image set and a seed
+`cifar10`, `image_folder`,
+`from_arrays`); *variants* are pure functions of an image set and a seed
 (section 6.1 and appendix F.5). Nothing is downloaded here and nothing is read at
 import.
 
@@ -13,6 +14,7 @@ import.
     ((1400, 1, 16, 16), 40)
 """
 
+from symlearn.datasets.folder import image_folder
 from symlearn.datasets.imageset import ImageSet, from_arrays
 from symlearn.datasets.readers import read_idx
 from symlearn.datasets.sources import cifar10, digits, fashion_mnist, mnist, mnist5k
@@ -35,6 +37,7 @@ __all__ = [
     "digits",
     "fashion_mnist",
     "from_arrays",
+    "image_folder",
     "mnist",
     "mnist5k",
     "permuted",

@@ -1,0 +1,8 @@
+"""The command line: ``symlearn demo | fit | report | audit | certify | collapse``.
+
+One file per command; each adds its arguments to the parser and runs them.
+"""
+
+from symlearn.cli.program import main
+
+__all__ = ["main"]
