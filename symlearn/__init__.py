@@ -1,6 +1,6 @@
 """symlearn: which symmetry does each layer of a CNN want, learned from training data alone."""
 
-from symlearn import datasets, models, paths
+from symlearn import baselines, datasets, models, paths
 from symlearn.audit import Audit, AuditConfig, audit
 from symlearn.calibration import calibration
 from symlearn.collapse import (
@@ -42,6 +42,7 @@ __all__ = [
     "StructureReport",
     "WrapPlan",
     "audit",
+    "baselines",
     "calibration",
     "collapse",
     "collapse_report",
