@@ -20,6 +20,9 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
+# No test reads or leaves equivariant bases in the user's cache.
+os.environ["SYMLEARN_CACHE_DIR"] = ""
+
 # Import name of everything that only an extra brings -> that extra.
 EXTRAS = {
     "asdl": "laplace",
@@ -30,6 +33,8 @@ EXTRAS = {
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",
+    "shtab": "completion",
+    "tensorboard": "tensorboard",
     "timm": "vision",
     "torchvision": "vision",
 }

@@ -1,6 +1,82 @@
-"""Groups and how they act: on grids of sites, and on feature maps over a group."""
+"""Groups and how they act: on grids of sites, on feature maps over a group, and as matrices."""
 
+from symlearn.groups.atoms import Custom, Factor, T, V
+from symlearn.groups.equivariant import EquivariantBasis, equivariant_basis
+from symlearn.groups.families import (
+    GL,
+    O13,
+    SE,
+    SL,
+    SO,
+    SO0,
+    SO13,
+    SU,
+    A,
+    C,
+    D,
+    E,
+    Lorentz,
+    O,
+    RubiksCube,
+    S,
+    Scaling,
+    SO13p,
+    Sp,
+    Translations,
+    Trivial,
+    U,
+    Z,
+    embedded,
+    permutations,
+)
 from symlearn.groups.features import GroupPool, act_on_features
 from symlearn.groups.grid import GROUPS, GridGroup, named, register
+from symlearn.groups.matrix import DirectProduct, Group, MatrixGroup
+from symlearn.groups.products import Wreath
+from symlearn.groups.rep import Rep, Scalar
 
-__all__ = ["GROUPS", "GridGroup", "GroupPool", "act_on_features", "named", "register"]
+__all__ = [
+    "GL",
+    "GROUPS",
+    "O13",
+    "SE",
+    "SL",
+    "SO",
+    "SO0",
+    "SO13",
+    "SU",
+    "A",
+    "C",
+    "Custom",
+    "D",
+    "DirectProduct",
+    "E",
+    "EquivariantBasis",
+    "Factor",
+    "GridGroup",
+    "Group",
+    "GroupPool",
+    "Lorentz",
+    "MatrixGroup",
+    "O",
+    "Rep",
+    "RubiksCube",
+    "S",
+    "SO13p",
+    "Scalar",
+    "Scaling",
+    "Sp",
+    "T",
+    "Translations",
+    "Trivial",
+    "U",
+    "V",
+    "Wreath",
+    "Z",
+    "act_on_features",
+    "embedded",
+    "equivariant_basis",
+    "named",
+    "permutations",
+    "register",
+]
