@@ -3,9 +3,11 @@
 from symlearn.audit.aliasing import aliasing_error
 from symlearn.audit.attribution import Attribution, Contribution, Probing, attribute
 from symlearn.audit.auditing import AuditConfig, audit
-from symlearn.audit.candidates import Candidate, affine_basis, invariances
+from symlearn.audit.candidates import Candidate, Invariances, affine_basis, invariances
+from symlearn.audit.exported import load_exported
 from symlearn.audit.images import NotFiniteError
 from symlearn.audit.lie import LieDerivative, NoDerivativeError, lie_derivative, measure
+from symlearn.audit.linear import LinearCandidate, LinearInvariances, linear_invariances
 from symlearn.audit.metrics import (
     Element,
     Measured,
@@ -46,7 +48,10 @@ __all__ = [
     "Contrast",
     "Contribution",
     "Element",
+    "Invariances",
     "LieDerivative",
+    "LinearCandidate",
+    "LinearInvariances",
     "Measured",
     "NoDerivativeError",
     "NotFiniteError",
@@ -66,6 +71,8 @@ __all__ = [
     "group_sample_error",
     "invariances",
     "lie_derivative",
+    "linear_invariances",
+    "load_exported",
     "measure",
     "nearby",
     "relative_error",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from symlearn.audit import images
 from symlearn.audit.calls import Ledger, Surveyed, survey
+from symlearn.audit.exported import kind
 from symlearn.audit.lie import standard_error
 from symlearn.audit.transforms import Transformation
 from symlearn.progress import Progress
@@ -290,7 +291,7 @@ def _table(
         rows.append(
             Contribution(
                 module=entry.name,
-                kind=type(entry.module).__name__,
+                kind=kind(entry.module)[1],
                 calls=entry.calls,
                 part="own operations" if entry.holds else "module",
                 layouts=entry.transforms_as,

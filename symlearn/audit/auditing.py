@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from curvature import Data
+from curvature.checking import check_module, seeded
 from symlearn.audit import images, resample
 from symlearn.audit.attribution import Attribution, Probing, attribute
 from symlearn.audit.lie import LieDerivative, measure
@@ -29,6 +30,7 @@ from symlearn.progress import Progress
 DEFAULT = ("translation_x", "translation_y", "rotation", "scaling", "shear")
 _LARGEST_SHIFT = 5.0  # pixels of the group sample error (Gruver et al. 2023, A.3.3.3)
 _CONSISTENCY_SHIFT = 10
+_FINITE = {"group sample error": group_sample_error, "EquivErr": relative_error}
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class AuditConfig:
         progress: Whether to show progress; None on terminals only.
 
     Raises:
-        ValueError: For an unknown resampling or padding, or numbers that are not positive.
+        ValueError: For an unknown resampling or padding, numbers that are not positive, or a seed
+            that is no whole number.
     """
 
     images: int = 20
@@ -72,6 +75,7 @@ class AuditConfig:
 
     def __post_init__(self) -> None:
         resample.check(self.resampling, self.padding)
+        seeded(self.seed)
         Probing(self.tolerance, self.most_probes, self.seed)
 
 
@@ -94,7 +98,7 @@ def audit(
         The measurements: print them, or write them with ``to_json``.
 
     Raises:
-        TypeError: If the data or the network's output are of another kind.
+        TypeError: If the model, the data, the config or the network's output are of another kind.
         ValueError: For unknown names, images that are not finite [N, C, H, W], or measurements that
             are not finite (`NotFiniteError`).
         NoDerivativeError: If the network cannot be differentiated.
@@ -106,6 +110,9 @@ def audit(
         >>> abs(sum(row.share for row in audit.layer("rotation").measured) - 1) < 1e-6
         True
     """
+    check_module(model)
+    if not isinstance(config, (AuditConfig, type(None))):
+        raise TypeError(f"config must be an AuditConfig, got {type(config).__name__}")
     config = config or AuditConfig()
     chosen = as_transformations(transforms, config.resampling, config.padding)
     x = images.as_images(X, model, config.images)
@@ -114,7 +121,7 @@ def audit(
     return Audit(
         lie=_lie(model, x, chosen, config, batch),
         layers=_layers(model, x, chosen, config) if config.layers else (),
-        metrics=_metrics(model, x, config) if config.metrics else {},
+        metrics=_metrics(model, x, config, batch) if config.metrics else {},
         translations=_translations(model, x, config) if config.eq_t else {},
         n_images=len(x),
         link=config.link,
@@ -151,7 +158,7 @@ def _layers(
     )
 
 
-def _metrics(model: nn.Module, x: Tensor, config: AuditConfig) -> dict[str, Measured]:
+def _metrics(model: nn.Module, x: Tensor, config: AuditConfig, batch: int) -> dict[str, Measured]:
     """Errors under translations: 5 and 10 pixels, less on small images."""
     smaller = min(x.shape[-2:])
     step = min(_LARGEST_SHIFT, smaller / 8)
@@ -161,19 +168,18 @@ def _metrics(model: nn.Module, x: Tensor, config: AuditConfig) -> dict[str, Meas
         for t, size in zip(axes, (x.shape[-1], x.shape[-2]), strict=True)
         for element in nearby((t,), step / size, 8, config.seed, config.output)
     ]
-    found = {
-        f"group sample error, translations to {step:g} px": group_sample_error(
-            model, x, elements, link=config.link
-        ),
-        f"EquivErr, translations to {step:g} px": relative_error(
-            model, x, elements, link=config.link
-        ),
-    }
-    pixels = min(_CONSISTENCY_SHIFT, smaller // 4)
-    if pixels and _is_classifier(model, x):
-        found[f"top class changes, shifts by {pixels} px"] = discrete_consistency(
-            model, x, pixels=pixels, padding=config.padding
-        )
+    near = f"translations to {step:g} px"
+    found = {}
+    with Progress(config.progress, "finite translations", 3) as bar:
+        for name, metric in _FINITE.items():
+            found[f"{name}, {near}"] = metric(model, x, elements, link=config.link, batch=batch)
+            bar.advance()
+        pixels = min(_CONSISTENCY_SHIFT, smaller // 4)
+        if pixels and _is_classifier(model, x):
+            found[f"top class changes, shifts by {pixels} px"] = discrete_consistency(
+                model, x, pixels=pixels, padding=config.padding, batch=batch
+            )
+        bar.advance()
     return found
 
 
@@ -194,6 +200,7 @@ def _translations(
             resampling=config.resampling,
             padding=config.padding,
             seed=config.seed,
+            progress=config.progress,
         )
         for name, fractional in (("EQ-T", False), ("EQ-T_frac", True))
     }

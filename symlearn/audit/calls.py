@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
+from symlearn.audit.exported import kind
 from symlearn.audit.layouts import VECTOR, Layout, Layouts
 from symlearn.audit.lie import acting_on
 from symlearn.audit.transforms import Transformation
@@ -46,11 +47,16 @@ _TAKES_MAPS = (
     RelaxedLayer,
     CircularPool,
 )
+_STORED_MAPS = {(c.__module__, c.__qualname__) for c in _TAKES_MAPS}
 _WITHOUT_TENSORS = (type(None), bool, int, float, str, torch.Size, torch.dtype, torch.device)
 
 
 class _OpaqueError(TypeError):
     """A call takes or returns an object that may hide tensors."""
+
+
+def _takes_maps(module: nn.Module) -> bool:
+    return isinstance(module, _TAKES_MAPS) or kind(module) in _STORED_MAPS
 
 
 def replaced(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -178,7 +184,7 @@ def _layouts(x: Tensor, entries: Sequence[Surveyed]) -> Layouts:
     maps, others = list[torch.Size](), list[torch.Size]()
     for entry in entries:
         for inputs, outs in entry.shapes:
-            (maps if isinstance(entry.module, _TAKES_MAPS) else others).extend(inputs + outs)
+            (maps if _takes_maps(entry.module) else others).extend(inputs + outs)
     return Layouts(x.shape, maps, others)
 
 
@@ -186,7 +192,7 @@ def _judge(entry: Surveyed, layouts: Layouts) -> None:
     """Find the reason why a module cannot be measured, if there is one."""
     if not entry.calls:
         entry.reason = "not called: its forward is not used in this pass"
-    takes_maps = isinstance(entry.module, _TAKES_MAPS)
+    takes_maps = _takes_maps(entry.module)
     for inputs, outs in entry.shapes:
         if entry.reason is None and not (inputs and outs):
             entry.reason = "takes or returns no floating-point tensor"
@@ -260,7 +266,7 @@ class Ledger:
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         row, parent = self.rows[module], self._stack[-1] if self._stack else None
-        takes_maps = isinstance(module, _TAKES_MAPS)
+        takes_maps = _takes_maps(module)
 
         def read(v: Tensor) -> Tensor:
             if not v.requires_grad:
@@ -284,7 +290,7 @@ class Ledger:
     def _after(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> Any:
         row = self._stack.pop()
         parent = self._stack[-1] if self._stack else None
-        takes_maps = isinstance(module, _TAKES_MAPS)
+        takes_maps = _takes_maps(module)
 
         def read(v: Tensor) -> Tensor:
             if not v.requires_grad:
@@ -343,7 +349,8 @@ class Ledger:
             for t, d in enumerate(derived):
                 if d is None:
                     continue
-                amount = sign * (g * d).flatten(1).sum(1, dtype=torch.float64)
+                # sums pairwise, so that single precision is enough, and makes no product of maps
+                amount = sign * torch.linalg.vecdot(g.flatten(1), d.flatten(1)).double()
                 self.account[t, row] += amount
                 if parent is not None:
                     self.account[t, parent] -= amount

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import curvature
 from curvature import Data
+from curvature.capture import run
+from curvature.checking import check_count, check_positive
 
 LINKS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda y: y,
@@ -45,10 +47,10 @@ def as_images(x: Tensor | np.ndarray[Any, Any] | Data, model: nn.Module, limit: 
 
     Raises:
         TypeError: If the data are of none of these kinds.
-        ValueError: If there are no images, or they are not finite floating-point [N, C, H, W].
+        ValueError: If there are no images, they differ in size, or they are not finite
+            floating-point [N, C, H, W].
     """
-    if limit < 1:
-        raise ValueError(f"the number of images is {limit}; give at least one")
+    check_count("the number of images", limit)
     if isinstance(x, (Tensor, np.ndarray)):
         if not len(x.shape) or not len(x):
             raise ValueError(f"got images of shape {list(x.shape)}; give [N, C, H, W] with N >= 1")
@@ -58,6 +60,11 @@ def as_images(x: Tensor | np.ndarray[Any, Any] | Data, model: nn.Module, limit: 
         found.append(batch[: limit - sum(map(len, found))])
         if sum(map(len, found)) >= limit:
             break
+    shapes = sorted({tuple(batch.shape[1:]) for batch in found})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"the images have shapes {[list(shape) for shape in shapes]}; give images of one size"
+        )
     images = torch.cat(found)
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(
@@ -118,8 +125,7 @@ def batch_size(model: nn.Module, x: Tensor, copies: int, memory_gb: float) -> in
     Raises:
         ValueError: If the memory is not positive.
     """
-    if not memory_gb > 0:
-        raise ValueError(f"memory_gb is {memory_gb}; give a positive number")
+    check_positive("memory_gb", memory_gb)
     bytes_seen = 0
 
     def count(module: nn.Module, args: Any, out: Any) -> None:
@@ -130,7 +136,7 @@ def batch_size(model: nn.Module, x: Tensor, copies: int, memory_gb: float) -> in
     handles = [m.register_forward_hook(count) for m in model.modules()]
     try:
         with torch.no_grad():
-            model(x[:1])
+            run(model, x[:1])
     finally:
         for handle in handles:
             handle.remove()

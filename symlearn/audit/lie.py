@@ -8,6 +8,7 @@ outputs that are images, and is zero for vectors.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,7 +65,10 @@ class LieDerivative:
 @contextmanager
 def plain_attention() -> Iterator[None]:
     """Attention from elementary operations: the fused kernels have no forward-mode derivative."""
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+        # torch's own forward mode compiles its rules with what torch deprecates
+        warnings.filterwarnings("ignore", ".*torch.jit.script.*", FutureWarning)
+        warnings.filterwarnings("ignore", ".*torch.jit.script.*", DeprecationWarning)
         yield
 
 

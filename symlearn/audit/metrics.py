@@ -117,23 +117,31 @@ def _over(
     x: Tensor,
     elements: Sequence[Element],
     link: str,
+    batch: int,
     compare: Callable[[Tensor, Tensor, Element], Tensor],
 ) -> Tensor:
     """Mean over the elements of one number per image, [N]."""
     if not elements:
         raise ValueError("give at least one group element")
-    total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    means = []
     with torch.no_grad(), images.frozen(model):
-        plain = images.outputs(model, x, link)
-        for element in elements:
-            moved = images.outputs(model, element.act(x), link)
-            total += compare(plain, moved, element).double()
-    mean: Tensor = total / len(elements)
-    return mean
+        for part in x.split(batch):
+            plain = images.outputs(model, part, link)
+            total = torch.zeros(len(part), dtype=torch.float64, device=x.device)
+            for element in elements:
+                moved = images.outputs(model, element.act(part), link)
+                total += compare(plain, moved, element).double()
+            means.append(total / len(elements))
+    return torch.cat(means)
 
 
 def group_sample_error(
-    model: nn.Module, x: Tensor, elements: Sequence[Element], *, link: str = "identity"
+    model: nn.Module,
+    x: Tensor,
+    elements: Sequence[Element],
+    *,
+    link: str = "identity",
+    batch: int = 32,
 ) -> Measured:
     """``1/k sum_k ||rho_2(g_k)^{-1} f(rho_1(g_k) x) - f(x)||`` (Gruver et al. 2023, A.3.3.3).
 
@@ -142,6 +150,7 @@ def group_sample_error(
         x: Images [N, C, H, W].
         elements: The elements g_k; `nearby` draws some.
         link: "identity" or "softmax".
+        batch: Images per batch.
 
     Raises:
         ValueError: Without elements, or if an output is not finite.
@@ -151,11 +160,16 @@ def group_sample_error(
         error: Tensor = (element.undo(moved) - plain).flatten(1).norm(dim=1)
         return error
 
-    return Measured.of(_over(model, x, elements, link, distance), "the group sample error")
+    return Measured.of(_over(model, x, elements, link, batch, distance), "the group sample error")
 
 
 def relative_error(
-    model: nn.Module, x: Tensor, elements: Sequence[Element], *, link: str = "identity"
+    model: nn.Module,
+    x: Tensor,
+    elements: Sequence[Element],
+    *,
+    link: str = "identity",
+    batch: int = 32,
 ) -> Measured:
     """Mean EquivErr: ``||a - b|| / (||a|| + ||b||)``, a = rho_2(g) f(x), b = f(rho_1(g) x).
 
@@ -166,6 +180,7 @@ def relative_error(
         x: Images [N, C, H, W].
         elements: The elements g.
         link: "identity" or "softmax".
+        batch: Images per batch.
 
     Raises:
         ValueError: Without elements, or if an output is not finite.
@@ -177,7 +192,7 @@ def relative_error(
         error: Tensor = torch.where(whole == 0, 0.0, (a - b).norm(dim=1) / whole)
         return error
 
-    return Measured.of(_over(model, x, elements, link, relative), "the relative error")
+    return Measured.of(_over(model, x, elements, link, batch, relative), "the relative error")
 
 
 def nearby(
@@ -202,7 +217,12 @@ def nearby(
 
 
 def discrete_consistency(
-    model: nn.Module, x: Tensor, *, pixels: int = 10, padding: str = "reflection"
+    model: nn.Module,
+    x: Tensor,
+    *,
+    pixels: int = 10,
+    padding: str = "reflection",
+    batch: int = 32,
 ) -> Measured:
     """Share of images whose top class changes under shifts by whole pixels (A.3.3.3).
 
@@ -213,6 +233,7 @@ def discrete_consistency(
         x: Images [N, C, H, W].
         pixels: Size of the shift.
         padding: "reflection", "circular" or "zeros".
+        batch: Images per batch.
 
     Raises:
         ValueError: If the shift is not smaller than the image, the padding is unknown, or the
@@ -224,12 +245,15 @@ def discrete_consistency(
             f"a shift by {pixels} pixels does not suit images of size {list(x.shape[-2:])}; take "
             "a positive one that is smaller"
         )
-    changed = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    shares = []
     with torch.no_grad(), images.frozen(model):
-        plain = images.outputs(model, x)
-        if plain.ndim != 2:
-            raise ValueError(f"consistency needs outputs [N, classes], got {list(plain.shape)}")
-        for rows, columns in ((0, pixels), (pixels, 0), (0, -pixels), (-pixels, 0)):
-            moved = resample.shift(x, rows, columns, "bilinear", padding)
-            changed += images.outputs(model, moved).argmax(1) != plain.argmax(1)
-    return Measured.of(changed / 4, "the consistency")
+        for part in x.split(batch):
+            plain = images.outputs(model, part)
+            if plain.ndim != 2:
+                raise ValueError(f"consistency needs outputs [N, classes], got {list(plain.shape)}")
+            changed = torch.zeros(len(part), dtype=torch.float64, device=x.device)
+            for rows, columns in ((0, pixels), (pixels, 0), (0, -pixels), (-pixels, 0)):
+                moved = resample.shift(part, rows, columns, "bilinear", padding)
+                changed += images.outputs(model, moved).argmax(1) != plain.argmax(1)
+            shares.append(changed / 4)
+    return Measured.of(torch.cat(shares), "the consistency")

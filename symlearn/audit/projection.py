@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from symlearn.audit import images
 from symlearn.groups import GridGroup, act_on_features, named
+from symlearn.progress import Progress
 from symlearn.relaxed import RelaxedLayer
 
 _BATCH = 256
@@ -164,6 +165,7 @@ def split_operator(
     *,
     lifted: tuple[bool, bool] = (False, False),
     batch: int = _BATCH,
+    progress: bool | None = False,
 ) -> OperatorSplit:
     """Split a linear (or affine) module's operator into what commutes with a group and the rest.
 
@@ -176,6 +178,7 @@ def split_operator(
             `GridGroup`, or a finite group object.
         lifted: Whether inputs and outputs are features over the group.
         batch: Inputs per forward pass.
+        progress: Whether to show a progress bar; None on terminals only.
 
     Raises:
         ValueError: If the module is not affine, does not take such inputs, or the group does not
@@ -194,14 +197,14 @@ def split_operator(
     group = _group(group)
     orbits, distinct = _orbits(operator.in_shape, group, lifted[0])
     commuting = rest = 0.0
-    with torch.no_grad(), images.frozen(module):
-        together = max(1, batch // group.order)
-        for entries, sizes in zip(
-            orbits.split(together), distinct.double().split(together), strict=True
-        ):
+    together = max(1, batch // group.order)
+    parts = list(zip(orbits.split(together), distinct.double().split(together), strict=True))
+    with torch.no_grad(), images.frozen(module), Progress(progress, "orbits", len(parts)) as bar:
+        for entries, sizes in parts:
             mean, spread = _spread_over(operator, entries, group, lifted[1], batch)
             commuting += float(sizes @ mean.flatten(1).square().sum(1).cpu())
             rest += float(sizes @ spread.cpu()) / group.order
+            bar.advance()
     return OperatorSplit(group.name, commuting, rest)
 
 

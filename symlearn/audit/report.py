@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from symlearn.audit import plots
 from symlearn.audit.attribution import Attribution, Contribution
 from symlearn.audit.lie import LieDerivative
 from symlearn.audit.metrics import Measured
 from symlearn.audit.translation import TranslationError
-from symlearn.report.files import deliver
+from symlearn.report import schema
+from symlearn.report.files import deliver, fetch
 from symlearn.report.text import draw_lines
 
-SCHEMA = 1
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMAT = "symlearn.audit/1"
+"""Name and version of the JSON format; the number changes whenever an older reader could misread.
+
+The fields are those of `Audit` and of what it holds, as in docs/reference/report-schema.md: null
+for nan."""
+
 NONE = "–"
 
 
@@ -64,18 +73,39 @@ class Audit:
             f"no table for {transform!r}; there are {[t.transform for t in self.layers]}"
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """All facts as JSON-ready values; a missing number is None."""
-        facts: dict[str, Any] = _plain({"schema": SCHEMA, **asdict(self)})
-        return facts
-
     def to_json(self, path: str | Path | None = None) -> str:
-        """JSON text, also written to a file when one is given.
+        """JSON text, also written to a file when one is given; `from_json` restores the audit.
 
         Raises:
             FileNotFoundError: If the folder of `path` does not exist.
         """
-        return deliver(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", path)
+        return deliver(schema.dumps(self, FORMAT), path)
+
+    @classmethod
+    def from_json(cls, path_or_text: str | Path) -> Audit:
+        """The audit that `to_json` wrote, from a file or its text.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the text is damaged, of another format, or has fields that are missing,
+                unknown or of a wrong type.
+        """
+        return schema.loads(fetch(path_or_text), cls, FORMAT)
+
+    def plot(self, path: str | Path | None = None, *, most: int = 30) -> Figure:
+        """Draw what the modules contribute to each Lie derivative, a column per transformation.
+
+        Args:
+            path: Image file to write as well; its suffix chooses the format (png, svg, pdf).
+            most: Most modules drawn; of more, those with the largest contributions.
+
+        Raises:
+            ValueError: If the audit has no layers.
+        """
+        figure = plots.draw(self.layers, most)
+        if path is not None:
+            figure.savefig(path, dpi=plots.DPI)
+        return figure
 
     def __str__(self) -> str:
         lines = [
@@ -91,16 +121,6 @@ class Audit:
         for name, rows in self.translations.items():
             lines += ["", *_translation_lines(name, rows)]
         return "\n".join(line.rstrip() for line in lines)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    return value
 
 
 def _drawn(titles: Sequence[str], body: Sequence[Sequence[str]], names: int = 1) -> list[str]:

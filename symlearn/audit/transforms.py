@@ -217,7 +217,7 @@ def as_transformations(
         ValueError: For an unknown name, resampling or padding, a name given twice, or none at all.
         TypeError: For something that is neither a name nor a transformation.
     """
-    single = isinstance(transforms, (str, Transformation))
+    single = isinstance(transforms, (str, Transformation)) or not isinstance(transforms, Iterable)
     given: tuple[Any, ...] = (transforms,) if single else tuple(transforms)  # type: ignore[arg-type]
     wrong = [t for t in given if not isinstance(t, (str, Transformation))]
     if wrong:

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from symlearn.audit import images, resample
 from symlearn.audit.calls import Surveyed, hooked, replaced, survey
+from symlearn.audit.exported import kind
 from symlearn.audit.layouts import Layout
+from symlearn.progress import Progress
 
 _RANGE = 0.125
 """Largest translation, in sizes of the map."""
@@ -55,6 +57,7 @@ def translation_errors(
     resampling: str = "bilinear",
     padding: str = "reflection",
     seed: int = 0,
+    progress: bool | None = False,
 ) -> tuple[TranslationError, ...]:
     """EQ-T (whole pixels) or EQ-T_frac of every module that takes one map and returns one tensor.
 
@@ -70,6 +73,7 @@ def translation_errors(
         resampling: How maps are continued between sites.
         padding: What lies outside a map.
         seed: Of the translations.
+        progress: Whether to show a progress bar; None on terminals only.
 
     Raises:
         ValueError: For an unknown resampling or padding, or if an error is not finite.
@@ -80,19 +84,23 @@ def translation_errors(
     draws = (2 * torch.rand(n, 2, generator=generator, dtype=torch.float64) - 1).tolist()
     with torch.no_grad(), images.frozen(model):
         surveyed, _ = survey(model, x[:2])
-        found = _over_modules(model, x, surveyed, mover, draws)
+        measured = [entry for entry in surveyed if _unsuited(entry) is None]
+        name = "EQ-T_frac" if fractional else "EQ-T"
+        with Progress(progress, name, sum(entry.calls for entry in measured)) as bar:
+            found = _over_modules(model, x, measured, mover, draws, bar)
     return tuple(_row(entry, found.get(entry.module)) for entry in surveyed)
 
 
 def _over_modules(
     model: nn.Module,
     x: Tensor,
-    surveyed: Sequence[Surveyed],
+    measured: Sequence[Surveyed],
     mover: _Mover,
     draws: Sequence[Sequence[float]],
+    bar: Progress,
 ) -> dict[nn.Module, list[Tensor]]:
-    """The errors of each call of the modules that can be measured, [3] each."""
-    layouts = {entry.module: entry.sides for entry in surveyed if _unsuited(entry) is None}
+    """The errors of each call of modules that can be measured, [3] each."""
+    layouts = {entry.module: entry.sides for entry in measured}
     found: dict[nn.Module, list[Tensor]] = {}
     busy = False
 
@@ -103,12 +111,14 @@ def _over_modules(
         busy = True
         sides = layouts[module][len(found.setdefault(module, []))]
         found[module].append(mover.errors(module, args, kwargs, (sides[0][0], sides[1][0]), draws))
+        bar.advance()
         busy = False
 
     whole = layouts.get(model)
     if whole is not None:
         # not within its own call: what it keeps while it runs would be replaced
         found[model] = [mover.errors(model, (x,), {}, (whole[0][0][0], whole[0][1][0]), draws)]
+        bar.advance()
     with hooked([m for m in layouts if m is not model], before, lambda *_: None):
         model(x)
     return found
@@ -127,15 +137,15 @@ def _unsuited(entry: Surveyed) -> str | None:
 
 
 def _row(entry: Surveyed, errors: list[Tensor] | None) -> TranslationError:
-    kind = type(entry.module).__name__
+    name = kind(entry.module)[1]
     if errors is None:
         nan = float("nan")
-        return TranslationError(entry.name, kind, nan, nan, nan, _unsuited(entry))
+        return TranslationError(entry.name, name, nan, nan, nan, _unsuited(entry))
     each = images.check_finite(
         torch.stack(errors).mean(0), f"the translation error of {entry.name!r}"
     )
     total, by_root, by_size = each.tolist()
-    return TranslationError(entry.name, kind, total, by_root, by_size, None)
+    return TranslationError(entry.name, name, total, by_root, by_size, None)
 
 
 @dataclass(frozen=True)

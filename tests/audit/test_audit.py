@@ -1,8 +1,9 @@
-"""The audit of a network in one call, its report, and the finder of candidates."""
+"""The audit of a network in one call, and its report."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import symlearn
 from symlearn.audit import (
-    TRANSFORMATIONS,
-    Affine,
+    Audit,
     AuditConfig,
     NotFiniteError,
-    affine_basis,
     invariances,
-    lie_derivative,
+    linear_invariances,
+    split_operator,
 )
 
 pytestmark = pytest.mark.core
@@ -74,11 +74,76 @@ def test_the_report(tmp_path: Path) -> None:
         assert expected in text
     facts = json.loads(found.to_json(tmp_path / "audit.json"))
     assert json.loads((tmp_path / "audit.json").read_text()) == facts
-    assert facts["schema"] == 1
+    assert facts["format"] == "symlearn.audit/1"
     assert facts["lie"][0]["mean_square"] == found.lie[0].mean_square
     assert facts["lie"][0]["mean_square_error"] is None  # one image has no standard error
     with pytest.raises(FileNotFoundError, match="does not exist"):
         found.to_json(tmp_path / "nowhere" / "audit.json")
+
+
+def test_json_restores_the_audit(tmp_path: Path) -> None:
+    model = net()
+    model[1].unused = nn.Linear(2, 2)
+    found = symlearn.audit(model, images(1), ("rotation", "contrast"), AuditConfig(eq_t=True))
+    text = found.to_json(tmp_path / "audit.json")
+    for again in (Audit.from_json(text), Audit.from_json(tmp_path / "audit.json")):
+        assert again.to_json() == text
+        assert str(again) == str(found)
+        assert math.isnan(again.lie[0].mean_square_error)
+    facts = json.loads(text)
+    for changed, error in (
+        ({"format": "symlearn.audit/2"}, r"this version reads 'symlearn.audit/1'"),
+        ({"n_images": "6"}, r"n_images: needs a whole number"),
+        ({"more": 1}, r"more: unknown field"),
+        ({"layers": [{}]}, r"layers\[0\].rows: missing"),
+    ):
+        with pytest.raises(ValueError, match=error):
+            Audit.from_json(json.dumps(facts | changed))
+    with pytest.raises(ValueError, match="truncated"):
+        Audit.from_json(text[:500])
+
+
+def test_the_picture(tmp_path: Path) -> None:
+    found = symlearn.audit(net(), images(), ("rotation", "contrast"))
+    figure = found.plot(tmp_path / "audit.png")
+    assert (tmp_path / "audit.png").read_bytes().startswith(b"\x89PNG")
+    assert len(figure.axes) == 2
+    table = found.layer("rotation")
+    drawn = [row for row in table.measured if row.mean_square > 1e-3 * table.mean_square]
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert labels == [row.module for row in drawn]
+    bars = [bar.get_width() for bar in figure.axes[0].patches]
+    assert bars == pytest.approx([row.share for row in drawn])
+    assert sum(bars) == pytest.approx(1, abs=1e-2)
+    fewer = found.plot(most=2)
+    assert len(fewer.axes[0].get_yticklabels()) == 2
+    one = symlearn.audit(net(), images(1), "rotation").plot()  # no standard errors
+    assert one.axes[0].get_title().startswith("rotation: LEE ")
+    config = AuditConfig(layers=False, metrics=False)
+    with pytest.raises(ValueError, match="audit with layers=True"):
+        symlearn.audit(net(), images(), "rotation", config).plot()
+
+
+def test_long_work_shows_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    model, x = net(), images()
+    symlearn.audit(model, x, "rotation", AuditConfig(eq_t=True, progress=True))
+    invariances(model, x, draws=19, progress=True)
+    linear_invariances(nn.Linear(2, 2), torch.randn(30, 2), draws=19, progress=True)
+    split_operator(nn.Conv2d(1, 1, 3), (1, 4, 4), progress=True)
+    shown = capsys.readouterr()
+    for name in (
+        *("Lie derivatives", "layers", "finite translations", "EQ-T", "EQ-T_frac"),
+        *("candidates", "orbits"),
+    ):
+        assert name in shown.err
+    done = [line.split() for line in shown.err.splitlines() if "/" in line]
+    assert len(done) == 8
+    for words in done:
+        (steps,) = (word for word in words if "/" in word)
+        assert len(set(steps.split("/"))) == 1  # all steps were counted
+    assert shown.out == ""
+    symlearn.audit(model, x, "rotation", AuditConfig(eq_t=True))  # not a terminal
+    assert capsys.readouterr().err == ""
 
 
 def test_every_form_of_data_is_the_same() -> None:
@@ -122,42 +187,3 @@ def test_bad_options_are_errors() -> None:
     nn.init.constant_(broken[4].bias, float("nan"))
     with pytest.raises(NotFiniteError):
         symlearn.audit(broken, images())
-
-
-def matrix_of(transform: Affine, size: int) -> Tensor:
-    basis = torch.eye(size * size, dtype=torch.float64).reshape(-1, size, size)
-    return transform.generator(basis).flatten(1).T
-
-
-def test_a_known_invariance_is_found() -> None:
-    """Linear features that vanish on a generator's image: its direction, and only it, is free."""
-    known = {"rotation": 1.0, "scaling": -0.5, "translation_x": 0.2}
-    basis = affine_basis()
-    a = sum(known.get(g.name, 0.0) * matrix_of(g, 6) for g in basis)  # type: ignore[arg-type]
-    left, values, _ = torch.linalg.svd(torch.as_tensor(a))
-    quiet = left[:, values < 1e-9]  # w with w^T A = 0
-    assert 0 < quiet.shape[1] < 36
-    blind = nn.Sequential(nn.Flatten(), nn.Linear(36, quiet.shape[1], bias=False)).double()
-    with torch.no_grad():
-        blind[1].weight.copy_(quiet.T)
-    x = torch.randn(20, 1, 6, 6, dtype=torch.float64)
-    best, second, *_ = found = invariances(blind, x, batch=7)
-    assert best.change < 1e-20
-    assert second.change > 1e-6
-    assert found[-1].relative == pytest.approx(1)
-    scale = best.coefficients["rotation"]
-    for g in basis:
-        assert best.coefficients[g.name] / scale == pytest.approx(known.get(g.name, 0), abs=1e-6)
-    lies = sum(
-        c * lie_derivative(blind, x, g)
-        for g, c in zip(basis, second.coefficients.values(), strict=True)
-    )
-    assert second.change == pytest.approx(float(torch.as_tensor(lies).square().mean()), rel=1e-6)
-
-
-def test_dependent_generators_are_an_error() -> None:
-    turn = TRANSFORMATIONS["rotation"]
-    with pytest.raises(ValueError, match="independently"):
-        invariances(net(), images(), (turn, turn))
-    with pytest.raises(ValueError, match="independently"):
-        invariances(net(), torch.ones(2, 1, 8, 8))

@@ -145,6 +145,17 @@ def test_group_samples_are_near_and_repeatable() -> None:
         group_sample_error(circular_cnn(), images(), [])
 
 
+def test_batches_do_not_matter() -> None:
+    net, x = circular_cnn(), images(5)
+    head = nn.Sequential(net, nn.Flatten())
+    for metric in (group_sample_error, relative_error):
+        whole, parts = (metric(net, x, elements_of("p4"), batch=n) for n in (32, 2))
+        assert (whole.mean, whole.error) == pytest.approx((parts.mean, parts.error), rel=1e-12)
+    assert discrete_consistency(head, x, pixels=1) == discrete_consistency(
+        head, x, pixels=1, batch=2
+    )
+
+
 def test_discrete_consistency() -> None:
     x = images(50)
     pooled = nn.Sequential(circular_cnn(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
