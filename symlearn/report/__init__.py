@@ -6,6 +6,7 @@ how well the model's probabilities match a test set.
 """
 
 from symlearn.report.calibration import Calibration, CalibrationBin
+from symlearn.report.check import Removal, SymmetryCheck
 from symlearn.report.compare import side_by_side
 from symlearn.report.rule import DOUBTFUL_SHARE, MIN_AGREEMENT, ON_SHARE, verdict
 from symlearn.report.structure import (
@@ -23,7 +24,9 @@ __all__ = [
     "CalibrationBin",
     "LayerStructure",
     "PathStructure",
+    "Removal",
     "StructureReport",
+    "SymmetryCheck",
     "relative_shares",
     "side_by_side",
     "verdict",

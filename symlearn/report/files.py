@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from symlearn.atomic import whole_file
+from symlearn.atomic import as_path, whole_file
 
 
 def deliver(content: str, path: str | Path | None) -> str:
@@ -44,7 +44,7 @@ def fetch(path_or_text: str | Path) -> str:
         stripped = path_or_text.strip()
         if not stripped or stripped.startswith("{"):
             return path_or_text
-    source = Path(path_or_text)
+    source = as_path(path_or_text, "a report")
     if not source.is_file():
         raise FileNotFoundError(
             f"{str(path_or_text)[:200]!r} is neither an existing file nor JSON text of a report, "

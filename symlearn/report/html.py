@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from symlearn.report import plots, reliability, table
+from symlearn.report import checks, plots, reliability, table
 from symlearn.report.rule import OFF, UNDECIDED
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def render(report: StructureReport) -> str:
 <div class="card">{_table(report)}</div>
 <h2>Reading the table</h2>
 <dl class="card glossary">{_lines(meanings)}</dl>
-</main></body>
+{_checks(report)}</main></body>
 </html>
 """
 
@@ -103,6 +104,26 @@ def _calibration(report: StructureReport) -> str:
     return (
         f'<h2>Calibration</h2>\n<figure class="card" role="img" aria-label="{label}">\n'
         f"{figure}</figure>\n"
+    )
+
+
+def _checks(report: StructureReport) -> str:
+    rows = checks.rows(report)
+    if not rows:
+        return ""
+    kinds = ["number" if is_number else "word" for is_number in checks.NUMBERS]
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        drawn = zip(kinds, cells, strict=True)
+        return "".join(f'<{tag} class="{kind}">{escape(cell)}</{tag}>' for kind, cell in drawn)
+
+    head = f"<thead><tr>{line([title for title, _ in checks.COLUMNS], 'th')}</tr></thead>"
+    body = [f'<tr class="{"first" if row[0] else ""}">{line(row, "td")}</tr>' for row in rows]
+    meanings = [_pair(*meaning) for meaning in checks.glossary()]
+    return (
+        f'<h2>{checks.TITLE}</h2>\n<div class="card"><table>\n{head}\n'
+        f"<tbody>{_lines(body)}</tbody>\n</table></div>\n"
+        f'<dl class="card glossary">{_lines(meanings)}</dl>\n'
     )
 
 

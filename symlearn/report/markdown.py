@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from symlearn.report import table
+from symlearn.report import checks, table
 
 if TYPE_CHECKING:
     from symlearn.report.structure import StructureReport
@@ -21,7 +21,17 @@ def render(report: StructureReport) -> str:
     facts = [f"- **{_escape(name)}**: {_escape(value)}" for name, value in table.summary(report)]
     meanings = [f"- **{_escape(title)}**: {_escape(text)}" for title, text in table.glossary()]
     parts = [["# Structure report"], facts, _table(report), ["## Reading the table"], meanings]
-    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+    return "\n\n".join("\n".join(part) for part in [*parts, *_checks(report)]) + "\n"
+
+
+def _checks(report: StructureReport) -> list[list[str]]:
+    rows = [[_escape(cell) for cell in row] for row in checks.rows(report)]
+    if not rows:
+        return []
+    titles = [_escape(title) for title, _ in checks.COLUMNS]
+    ruler = ["---:" if is_number else ":---" for is_number in checks.NUMBERS]
+    meanings = [f"- **{_escape(title)}**: {_escape(text)}" for title, text in checks.glossary()]
+    return [[f"## {checks.TITLE}"], [_line(cells) for cells in [titles, ruler, *rows]], meanings]
 
 
 def _table(report: StructureReport) -> list[str]:

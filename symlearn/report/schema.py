@@ -38,22 +38,24 @@ def check(record: object) -> None:
     _encode(record, type(record), type(record).__name__)
 
 
-def dumps(record: object) -> str:
+def dumps(record: object, name: str = FORMAT) -> str:
     """Write a dataclass as JSON text, with the format's name first.
 
     Args:
         record: As for `check`.
+        name: Name and version of the format.
     """
     body = _encode(record, type(record), type(record).__name__)
-    return json.dumps({"format": FORMAT, **body}, indent=2, allow_nan=False) + "\n"
+    return json.dumps({"format": name, **body}, indent=2, allow_nan=False) + "\n"
 
 
-def loads(text: str, record: type[Record]) -> Record:
+def loads(text: str, record: type[Record], name: str = FORMAT) -> Record:
     """Read JSON text into a dataclass; nothing missing, nothing unknown, nothing of a wrong type.
 
     Args:
         text: What `dumps` wrote.
         record: The dataclass to build.
+        name: Name and version of the format.
 
     Raises:
         ValueError: If the text is truncated, is not JSON, has another format, or has fields that
@@ -61,11 +63,11 @@ def loads(text: str, record: type[Record]) -> Record:
     """
     body = _parse(text)
     if not isinstance(body, dict) or "format" not in body:
-        raise ValueError(f"not a report: the field 'format' is missing, expected {FORMAT!r}")
+        raise ValueError(f"not a report: the field 'format' is missing, expected {name!r}")
     found = body.pop("format")
-    if found != FORMAT:
+    if found != name:
         raise ValueError(
-            f"format: this version reads {FORMAT!r}, the text has {found!r}; "
+            f"format: this version reads {name!r}, the text has {found!r}; "
             "read it with the version of symlearn that wrote it"
         )
     problems: list[str] = []
@@ -274,6 +276,12 @@ def _decode_str(value: Any) -> str:
     raise ValueError("needs a string")
 
 
+def _decode_note(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise ValueError("needs a string or null")
+
+
 def _decode_free(value: Any) -> str | float | int | None:
     if isinstance(value, dict) and list(value) == ["float"] and isinstance(value["float"], str):
         number = _SCALAR.get(value["float"])
@@ -290,4 +298,5 @@ _LEAVES: dict[Any, Callable[[Any], Any]] = {
     int: _decode_int,
     bool: _decode_bool,
     str: _decode_str,
+    str | None: _decode_note,
 }

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from symlearn.report import files, html, markdown, plots, reliability, schema, text
 from symlearn.report.calibration import Calibration
-from symlearn.report.rule import verdict
+from symlearn.report.check import SymmetryCheck
+from symlearn.report.rule import supported, verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,12 +69,19 @@ class LayerStructure:
         verdict: The paths that are present, joined by "+", or "off" or "undecided" (see `verdict`).
         agreement: Share of the last evidence steps with the same verdict, in [0, 1]; nan when
             it was not recorded.
+        checks: What independent measurements say of it; empty when it was not checked.
     """
 
     name: str
     paths: dict[str, PathStructure]
     verdict: str
     agreement: float
+    checks: tuple[SymmetryCheck, ...] = ()
+
+    @property
+    def supported(self) -> str:
+        """The verdict, or "undecided" where a check disagrees with it."""
+        return supported(self.verdict, [check.outcome for check in self.checks])
 
     def __post_init__(self) -> None:
         """Check the field types, that there is a path, and the range of `agreement`."""
@@ -164,6 +172,17 @@ class StructureReport:
     def __str__(self) -> str:
         """Return the text table (see `to_text`)."""
         return text.render(self)
+
+    def with_checks(self, found: Mapping[str, tuple[SymmetryCheck, ...]]) -> Self:
+        """The report with its layers' verdicts checked, which all renderers show.
+
+        Args:
+            found: Layer name -> its checks; a layer that is not named keeps those it has.
+        """
+        layers = tuple(
+            replace(layer, checks=found.get(layer.name, layer.checks)) for layer in self.layers
+        )
+        return replace(self, layers=layers)
 
     def with_calibration(self, *found: Calibration) -> Self:
         """The report with a section on calibration, which all renderers show.

@@ -258,7 +258,10 @@ def summary(report: StructureReport) -> list[tuple[str, str]]:
         ("parameters", count(report.n_params)),
         ("effective parameters", effective),
     ]
-    facts += [(printable(name), printable(str(value))) for name, value in report.meta.items()]
+    facts += [
+        (printable(name), number(value) if isinstance(value, float) else printable(str(value)))
+        for name, value in report.meta.items()
+    ]
     return facts + [calibration_fact(found) for found in report.calibration]
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from symlearn.report import rule, table
+from symlearn.report import checks, rule, table
 
 if TYPE_CHECKING:
     from symlearn.report.structure import StructureReport
@@ -42,6 +42,7 @@ def render(report: StructureReport, width: int = WIDTH) -> str:
     lines = [head, "═" * max(_width(body), len(head)), *_summary(report, span), "", *body, ""]
     notes = [rule.describe(), "The gain ranks paths; it is not a Bayes factor."]
     lines += [line for note in notes for line in textwrap.wrap(note, span)]
+    lines += _checks(report, span)
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -97,6 +98,17 @@ def _broken(line: str, width: int) -> list[str]:
     return textwrap.wrap(
         line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
+
+
+def _checks(report: StructureReport, width: int) -> list[str]:
+    rows = checks.rows(report)
+    if not rows:
+        return []
+    titles = [title.replace(" ", "\n", 1) for title, _ in checks.COLUMNS]
+    lines = draw_lines(titles, rows, checks.NUMBERS)
+    n_head = len(lines) - len(rows)
+    drawn = _ruled(lines[:n_head], lines[n_head:])
+    return ["", checks.TITLE, "", *drawn, "", *textwrap.wrap(rule.describe_check(), width)]
 
 
 def _flat(report: StructureReport) -> list[str]:

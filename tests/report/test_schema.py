@@ -13,7 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symlearn.report import LayerStructure, PathStructure, StructureReport
+from symlearn.report import (
+    LayerStructure,
+    PathStructure,
+    Removal,
+    StructureReport,
+    SymmetryCheck,
+)
 from symlearn.report.schema import FORMAT
 from tests.report import samples
 
@@ -192,7 +198,9 @@ def test_the_documented_example_is_a_report() -> None:
     assert report["features.0"].verdict == "conv"
 
 
-@pytest.mark.parametrize("record", [StructureReport, LayerStructure, PathStructure])
+@pytest.mark.parametrize(
+    "record", [StructureReport, LayerStructure, PathStructure, SymmetryCheck, Removal]
+)
 def test_every_field_is_documented(record: type) -> None:
     text = SCHEMA_DOC.read_text(encoding="utf-8")
     assert [f for f in record.__dataclass_fields__ if f"| `{f}` |" not in text] == []  # type: ignore[attr-defined]
