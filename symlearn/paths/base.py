@@ -109,6 +109,37 @@ class Path(nn.Module, ABC):
         """
         return {}
 
+    def parts(self) -> dict[str, list[str]]:
+        """Parts that may vanish one by one, with a prior variance each: name to their parameters.
+
+        None by default: the path is present or absent as a whole.
+        """
+        return {}
+
+    def parts_left(self) -> list[str]:
+        """Parts with a weight that is trainable or not zero."""
+        own = dict(self.named_parameters())
+        return [
+            part
+            for part, names in self.parts().items()
+            if any(own[n].requires_grad or bool(own[n].any()) for n in names)
+        ]
+
+    def drop(self, part: str) -> None:
+        """Set the weights of a part to zero, and freeze them; `switch_on` thaws all parts."""
+        own = dict(self.named_parameters())
+        for name in self.parts()[part]:
+            nn.init.zeros_(own[name])
+            own[name].requires_grad_(False)
+
+    def energy(self) -> Tensor | None:
+        """Negative logarithm of the prior beyond its Gaussians, in nats up to a constant, [].
+
+        It must stay the same when all weights of a prior group are multiplied by a number: then
+        its normaliser does not depend on the prior variances, and the evidence can learn them.
+        """
+        return None
+
     def scale(self, size: float) -> None:
         """Multiply the map by a positive number, the same share in each factor."""
         factors = self.factors()
@@ -143,6 +174,18 @@ class PathSpec(ABC):
     name: ClassVar[str]
     """Name of the path in `wrap`, in the model and in reports."""
 
+    @classmethod
+    def from_text(cls, text: str) -> PathSpec:
+        """The path with the option that stands behind its name and a colon, "name:text".
+
+        Args:
+            text: The option; what it says is up to the path.
+
+        Raises:
+            ValueError: If the path takes none, or not this one.
+        """
+        raise ValueError(f"path {cls.name!r} takes no option behind a colon, got {text!r}")
+
     @abstractmethod
     def build(self, geometry: Geometry) -> Path:
         """Make the path for one layer, with zero weights."""
@@ -168,6 +211,10 @@ class PathSpec(ABC):
     @abstractmethod
     def factor_elements(self, geometry: Geometry) -> int:
         """Numbers that its Kronecker factors hold, without building them."""
+
+    def fixed_elements(self, geometry: Geometry) -> int:
+        """Numbers that its fixed matrices hold, without building them, where they are many."""
+        return 0
 
     def options(self) -> dict[str, Any]:
         """The options as a JSON-ready dict."""

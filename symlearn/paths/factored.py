@@ -25,6 +25,7 @@ from symlearn.paths.base import Path, he_std, normal_
 _STEPS = 12
 _HIDDEN_COPIES = 3  # copies of the hidden values in a training step, if the samples come first
 _TINY = 1e-30
+_GENUINE = 0.5  # of the norm of a vector that has been made orthogonal once: the rest is rounding
 
 
 def orders(geometry: Geometry, over_group: bool) -> tuple[int, int]:
@@ -194,12 +195,17 @@ def _leading_outputs(x: Tensor, g: Tensor) -> Tensor:
 
 
 def _krylov(apply: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Orthonormal basis [K, C', C, D'] of ``start, A start, A^2 start, ...`` and A times it."""
+    """Orthonormal basis [K, C', C, D'] of ``start, A start, A^2 start, ...`` and A times it.
+
+    Where these span fewer than K dimensions, the rest of the basis is zero.
+    """
     basis, images = start.unsqueeze(0), apply(start).unsqueeze(0)
     for _ in range(steps - 1):
         new = _unit(images[-1])
-        for _ in range(2):  # once leaves rounding errors along the basis, twice is enough
-            new = _unit(new - torch.einsum("kdcy,kdc->dcy", basis, _dot(basis, new)))
+        new = _unit(new - torch.einsum("kdcy,kdc->dcy", basis, _dot(basis, new)))
+        # once leaves rounding errors along the basis; twice is enough, or nothing else was there
+        new = new - torch.einsum("kdcy,kdc->dcy", basis, _dot(basis, new))
+        new = torch.where(new.norm(dim=-1, keepdim=True) > _GENUINE, _unit(new), 0)
         basis = torch.cat([basis, new.unsqueeze(0)])
         images = torch.cat([images, apply(new).unsqueeze(0)])
     return basis, images

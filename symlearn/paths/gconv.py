@@ -230,6 +230,11 @@ class GConv(PathSpec):
         if self.inner_bias and self.factor in ("full", "pointwise"):
             raise ValueError(f"a {self.factor!r} filter is one piece, it has no inner bias")
 
+    @classmethod
+    def from_text(cls, text: str) -> GConv:
+        """The name of the group."""
+        return cls(group=text)
+
     def unsuited(self, geometry: Geometry) -> list[str]:
         """Reasons of the layer's group, window and maps."""
         if geometry.group is None:

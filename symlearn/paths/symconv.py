@@ -102,6 +102,11 @@ class SymConv(PathSpec):
     def __post_init__(self) -> None:
         named(self.group)
 
+    @classmethod
+    def from_text(cls, text: str) -> SymConv:
+        """The name of the group."""
+        return cls(group=text)
+
     def unsuited(self, geometry: Geometry) -> list[str]:
         """Reasons of the window."""
         return window_problems(named(self.group), geometry)

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 import curvature
 from curvature import KroneckerBlocks
-from symlearn.paths import FC, FFC, SFC, Conv, SConv
+from symlearn.paths import FC, FFC, SFC, Conv, LConv, SConv
 from symlearn.relaxed import RelaxedLayer
 from tests.paths.cases import CONVS, geometries
 from tests.paths.slow import circular_geometry, conv_geometry
 
 pytestmark = pytest.mark.core
-SPECS = (Conv(), FC(), FFC(), SConv(), SFC())
+SPECS = (Conv(), FC(), FFC(), LConv(2), SConv(), SFC())
 
 
 def relaxed(name: str, circular: bool, bias: bool = True) -> tuple[RelaxedLayer, Tensor]:

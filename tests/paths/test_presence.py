@@ -11,13 +11,18 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from symlearn.geometry import Geometry
-from symlearn.paths import FC, FFC, SFC, Conv, SConv
+from symlearn.paths import FC, FFC, SFC, Conv, LConv, SConv
 from symlearn.paths.factored import FactoredPath
 from tests.paths.slow import conv_geometry
 
 pytestmark = pytest.mark.core
-SPECS = (Conv(), FC(), FFC(), SConv(), SFC())
+SPECS = (Conv(), FC(), FFC(), LConv(2, rank=2), SConv(), SFC())
 FACTORED = ("ffc", "sfc")
+# weights that a factored path's first gradient does not reach
+WAITING = {
+    **dict.fromkeys(FACTORED, {"theta1.weight"}),
+    "lconv": {f"terms.L{i}.{factor}.weight" for i in (1, 2) for factor in "UV"},
+}
 each_path = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 
 
@@ -79,7 +84,7 @@ def test_half_of_a_factored_path_contributes_nothing() -> None:
 
 @each_path
 def test_gradients_reach_every_weight_after_starting_at_zero(spec: Any) -> None:
-    """At once, except that theta1 of factored paths waits until theta2 moves: an exact saddle."""
+    """At once, but some of a factored path's wait until the others move: an exact saddle."""
     geo = geometry(2, 3, (4, 4), stride=2)
     path, (x, target) = spec.build(geo).double(), samples(geo)
     path.start_at_zero(torch.Generator().manual_seed(0))
@@ -87,7 +92,7 @@ def test_gradients_reach_every_weight_after_starting_at_zero(spec: Any) -> None:
         path.zero_grad()
         F.mse_loss(path(x), target).backward()
         reached = {name for name, p in path.named_parameters() if p.grad.any()}
-        waiting = {"theta1.weight"} if spec.name in FACTORED and step == 0 else set()
+        waiting = WAITING.get(spec.name, set()) if step == 0 else set()
         assert reached == {name for name, _ in path.named_parameters()} - waiting
         with torch.no_grad():
             for p in path.parameters():
@@ -103,7 +108,7 @@ def test_tested_is_a_weight_at_zero_after_a_proposal(spec: Any) -> None:
     assert any(path.tested() is p for p in path.parameters())
     assert not path.tested().any()
     assert not path(x).any()
-    assert path.needs_direction() == (spec.name in FACTORED)
+    assert path.needs_direction() == (spec.name in WAITING)
 
 
 @each_path
@@ -123,7 +128,8 @@ def test_seeding_lowers_the_loss(spec: Any) -> None:
     assert after < before
 
 
-@each_path
+# of an L-conv only one generator is seeded: tests/paths/test_lconv.py
+@pytest.mark.parametrize("spec", [s for s in SPECS if s.name != "lconv"], ids=lambda s: s.name)
 def test_seed_size_is_relative_to_a_fresh_path(spec: Any) -> None:
     """A path seeded at size 1 has the norm (factored: the product's) of a freshly drawn one."""
     geo = geometry(4, 6, (5, 5))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from symlearn.paths import FC, FFC, PATHS, SFC, Conv, SConv, as_specs
+from symlearn.paths import FC, FFC, PATHS, SFC, Conv, LConv, PathSpec, SConv, as_specs, register
 from tests.paths.cases import CONVS
 from tests.paths.slow import conv_geometry
 
@@ -51,7 +51,8 @@ def test_wrong_paths(paths: Any, error: type[Exception], message: str) -> None:
 @pytest.mark.parametrize(
     "spec",
     [
-        *(Conv(), FC(), FFC(), SConv(), SFC()),
+        *(Conv(), FC(), FFC(), LConv(), SConv(), SFC()),
+        LConv(2, fixed="window"),
         SConv(0.3, learn_anchors=True),
         SFC(1, control="omega", learn_anchors=True),
         SFC(learn_omega=True),
@@ -69,3 +70,23 @@ def test_geometry_of_a_convolution() -> None:
     geo = conv_geometry(nn.Conv2d(4, 6, (3, 5), stride=(1, 2), padding="valid", groups=2), (7, 9))
     assert (geo.in_sites, geo.out_sites, geo.window, geo.fan_in) == (63, 15, 15, 30)
     assert geo.padding == "valid"
+
+
+def test_a_registered_path_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(Conv):
+        name = "own"
+
+    monkeypatch.setitem(PATHS, "own", Own)  # taken out again after the test
+    assert register(Own) is Own
+    assert as_specs("own") == (Own(),)
+
+
+def test_registering_what_is_none_or_another_ones_name() -> None:
+    class Usurper(Conv):
+        name = "fc"
+
+    with pytest.raises(ValueError, match="there is a path 'fc' already"):
+        register(Usurper)
+    for wrong in (Conv(), int, type("Nameless", (PathSpec,), {})):
+        with pytest.raises(TypeError, match="a subclass of PathSpec with a name"):
+            register(wrong)  # type: ignore[arg-type]
