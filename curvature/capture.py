@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+_NOT_FINITE = "the network's outputs contain NaN or infinite values"
+
 
 @dataclass(frozen=True)
 class Call:
@@ -99,7 +101,8 @@ def watch(modules: Collection[nn.Module], on_call: Callable[[Call], None]) -> It
         # an in-place operation on a view would rewrite the history of its base, past our edge
         copied = out.clone() if out._base is not None else None
         out = out if copied is None else copied
-        with torch.no_grad():
+        # a network may run under autocast; sums over its calls keep their precision
+        with torch.no_grad(), torch.autocast(out.device.type, enabled=False):
             x = x.detach()
             zeros = out.new_zeros(()).expand(out.shape)
             on_call(Call(module, zeros, get_gradient_edge(out), x, x._version))
@@ -115,12 +118,70 @@ def watch(modules: Collection[nn.Module], on_call: Callable[[Call], None]) -> It
             handle.remove()
 
 
+def run(model: nn.Module, x: Tensor) -> Any:
+    """What a network returns for a batch.
+
+    Raises:
+        ValueError: If it does not accept the batch.
+    """
+    try:
+        return model(x)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(
+            f"the network does not accept inputs of shape {list(x.shape)} ({x.dtype}): {error}"
+        ) from error
+
+
+def outputs_of(model: nn.Module, x: Tensor) -> Tensor:
+    """A network's outputs [N, K] for a batch, checked by `check_outputs`.
+
+    Raises:
+        ValueError: If the network does not accept the batch, or returns something else.
+    """
+    outputs = _one_row_each(run(model, x), len(x))
+    if not bool(torch.isfinite(outputs).all()):
+        raise ValueError(f"{_NOT_FINITE} ({first_not_finite(model, x)})")
+    return outputs
+
+
+def first_not_finite(model: nn.Module, x: Tensor) -> str:
+    """Say which is the first layer whose output for a batch is NaN or infinite, in eval mode."""
+    found: list[str] = []
+
+    def hook(name: str) -> Callable[..., None]:
+        def look(module: nn.Module, args: object, out: object) -> None:
+            if not found and isinstance(out, Tensor) and not bool(torch.isfinite(out).all()):
+                found.append(name)
+
+        return look
+
+    leaves = [(n, m) for n, m in model.named_modules() if not list(m.children())]
+    handles = [m.register_forward_hook(hook(n)) for n, m in leaves]
+    try:
+        with torch.no_grad(), evaluating(model):
+            model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return f"first in layer {found[0]!r}" if found else "the outputs of all layers are finite"
+
+
 def check_outputs(outputs: object, n: int) -> Tensor:
     """Return network outputs as [N, K].
 
     Raises:
-        ValueError: If they are not one row per sample, or not finite.
+        ValueError: If they are not one row of floating-point numbers per sample, or not finite.
     """
+    outputs = _one_row_each(outputs, n)
+    if not bool(torch.isfinite(outputs).all()):
+        raise ValueError(_NOT_FINITE)
+    return outputs
+
+
+def _one_row_each(outputs: object, n: int) -> Tensor:
+    """Network outputs as [N, K], finite or not."""
     if isinstance(outputs, Tensor) and outputs.ndim == 1:
         outputs = outputs.unsqueeze(1)
     if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != n:
@@ -129,6 +190,6 @@ def check_outputs(outputs: object, n: int) -> Tensor:
             f"the network returned {shape} for {n} samples; it must return one row per sample, "
             "[N, K]"
         )
-    if not bool(torch.isfinite(outputs).all()):
-        raise ValueError("the network's outputs contain NaN or infinite values")
+    if not outputs.is_floating_point():
+        raise ValueError(f"the network returned {outputs.dtype}; it must return real numbers")
     return outputs

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from curvature.checking import check_count, check_module, check_real
+
 Pair: TypeAlias = tuple[Tensor, Tensor]
 Data: TypeAlias = "tuple[Any, Any] | Dataset[Any] | Iterable[Any]"
 
@@ -19,10 +21,16 @@ def _tensor(part: object, what: str) -> Tensor:
         # torch would share the memory of an array it may not write to, and warn
         part = np.require(part, requirements=["C", "W"])
     try:
-        return torch.as_tensor(part)
+        tensor = torch.as_tensor(part)
     except (TypeError, ValueError, RuntimeError) as error:
         kind = type(part).__name__
         raise ValueError(f"{what} ({kind}) cannot be read as a tensor: {error}") from error
+    if tensor.is_meta:
+        raise ValueError(f"{what} are on the meta device, which holds no values")
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        kind = str(tensor.dtype if tensor.is_quantized else tensor.layout)
+        raise ValueError(f"{what} are {kind}; give dense tensors (x.to_dense(), x.dequantize())")
+    return tensor
 
 
 def as_pair(data: object) -> Pair | None:
@@ -55,6 +63,20 @@ def _loader(data: Data, batch_size: int) -> Iterable[Any]:
         f"data of type {type(data).__name__} are not understood; give (X, y), a torch Dataset, "
         "a DataLoader, or an iterable of (inputs, targets) batches"
     )
+
+
+def _put_together(loader: Iterable[Any]) -> Iterator[Any]:
+    """A loader's batches; an error of the loader says which batch it was."""
+    source, index = iter(loader), 0
+    while True:
+        try:
+            batch = next(source)
+        except StopIteration:
+            return
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"batch {index} cannot be put together: {error}") from error
+        yield batch
+        index += 1
 
 
 def check_batch(batch: object, index: int) -> Pair:
@@ -90,15 +112,16 @@ def batches(data: Data, model: nn.Module, batch_size: int = 256) -> Iterator[Pai
         batch_size: Samples per batch, where the data do not decide it.
 
     Raises:
-        TypeError: If the data are of none of these kinds.
-        ValueError: If there is no batch, a batch is malformed (its index is named), or the batch
-            size is not positive.
+        TypeError: If the data are of none of these kinds, or the model is not a module.
+        ValueError: If there is no batch, a batch is malformed or cannot be put together (its index
+            is named), or the batch size is not positive.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; give at least one sample per batch")
+    check_count("batch_size", batch_size)
+    check_module(model)
+    check_real(model)
     anchor = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     empty = True
-    for index, batch in enumerate(_loader(data, batch_size)):
+    for index, batch in enumerate(_put_together(_loader(data, batch_size))):
         x, y = check_batch(batch, index)
         empty = False
         # autograd cannot save tensors that were made in inference mode

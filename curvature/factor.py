@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import math
 import sys
+from collections.abc import Iterable
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from curvature.gram import accumulator_dtype
+from curvature.reduce import Reduction, assigned
 
 _TOLERANCE = 1e-5  # of the trace: more is worth a decomposition in double precision
 
@@ -33,18 +35,29 @@ class _Spectrum:
         self.matrix, self.rank = matrix, rank
 
     @cached_property
-    def decomposed(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues [B, D], never negative, and eigenvectors [B, D, D].
+    def decomposed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Eigenvalues [B, D], never negative, eigenvectors [B, D, D], and what was clamped [B].
 
         Small eigenvalues are kept: the curvature of many weights rests on them, and each is nearly
         as accurate as the sums in the matrix. Cutting off all that rounding could have made, as for
         a numerical rank, would lose a hundred times more evidence than rounding does.
         """
+        self.check()
+        found, vectors = _decompose(self.matrix)
+        values = found.clamp(min=0)
+        values[:, : max(0, values.shape[1] - self.rank)] = 0
+        return values, vectors, (values - found).abs().sum(1)
+
+    def check(self) -> None:
+        """Refuse matrices that are not finite."""
         if not bool(torch.isfinite(self.matrix).all()):
             raise ValueError("a curvature contains NaN or infinite values")
-        values, vectors = _decompose(self.matrix)
-        values[:, : max(0, values.shape[1] - self.rank)] = 0
-        return values.clamp_(min=0), vectors
+
+    @property
+    def unknown(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Zeros in the place of the decomposition."""
+        zeros = self.matrix.new_zeros(self.matrix.shape[:2])
+        return zeros, torch.zeros_like(self.matrix), zeros.sum(1)
 
 
 def _decompose(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,6 +109,11 @@ class Factor:
         return self._spectrum.matrix.shape[-1]
 
     @property
+    def unscaled(self) -> Tensor:
+        """The matrices before `scaled`, [B, D, D]: what is in memory."""
+        return self._spectrum.matrix
+
+    @property
     def matrix(self) -> Tensor:
         """The matrices, [B, D, D]."""
         return self._spectrum.matrix if self._scale == 1 else self._spectrum.matrix * self._scale
@@ -104,6 +122,12 @@ class Factor:
     def values(self) -> Tensor:
         """Eigenvalues [B, D], ascending, rounding noise set to zero."""
         return self._spectrum.decomposed[0] * self._scale
+
+    @property
+    def clamped_mass(self) -> float:
+        """Share of the trace that rounding had put into eigenvalues which must be zero."""
+        trace = float(self._spectrum.matrix.diagonal(dim1=1, dim2=2).double().sum())
+        return float(self._spectrum.decomposed[2].double().sum()) / trace if trace > 0 else 0.0
 
     @property
     def vectors(self) -> Tensor:
@@ -119,6 +143,34 @@ class Factor:
     def __add__(self, other: Factor) -> Factor:
         rank = self._spectrum.rank + other._spectrum.rank
         return Factor(self.matrix + other.matrix, rank)
+
+
+def decompose(factors: Iterable[Factor], reduction: Reduction) -> None:
+    """Decompose factors, each process a part of them; all processes know all results.
+
+    Args:
+        factors: Factors with the same matrices in all processes.
+        reduction: The processes; alone, nothing is done before it is needed.
+
+    Raises:
+        ValueError: If a matrix is not finite.
+    """
+    if reduction.size == 1:
+        return
+    spectra = list({id(f._spectrum): f._spectrum for f in factors}.values())
+    for spectrum in spectra:  # all processes find the same here: none waits for one that failed
+        spectrum.check()
+    sizes = [spectrum.matrix.shape for spectrum in spectra]
+    owners = assigned([blocks * dim**3 for blocks, dim, _ in sizes], reduction.size)
+    found = [
+        spectrum.decomposed if owner == reduction.rank else spectrum.unknown
+        for spectrum, owner in zip(spectra, owners, strict=True)
+    ]
+    # in one memory layout everywhere, on which the rounding of products depends
+    found = [(values, vectors.mT.contiguous(), clamped) for values, vectors, clamped in found]
+    reduction.sum(*(part for parts in found for part in parts))
+    for spectrum, (values, rows, clamped) in zip(spectra, found, strict=True):
+        spectrum.decomposed = values, rows.mT, clamped
 
 
 def rotated(v: Tensor, vectors: Tensor) -> Tensor:

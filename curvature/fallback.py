@@ -12,6 +12,7 @@ from curvature.blocks import Block, DenseBlock, DiagonalBlock
 from curvature.coverage import Coverage
 from curvature.dense import MAX_PARAMETERS
 from curvature.gram import accumulator_dtype
+from curvature.reduce import Reduction
 
 
 class PerSample:
@@ -43,7 +44,12 @@ class PerSample:
                 "use fallback='diagonal', or register a rule"
             )
         self._rows = vmap(grad(_projection(model)), in_dims=(None, 0, 0))
-        self._totals: dict[str, Tensor] = {}
+        self._totals = {
+            name: p.new_zeros(
+                [p.numel()] * (2 if self.kinds[name] == "dense" else 1), dtype=accumulator_dtype(p)
+            )
+            for name, p in self.params.items()
+        }
 
     def add(self, x: Tensor, v: Tensor) -> None:
         """Add a batch of inputs and a vector [N, K] sent backward from each output."""
@@ -54,7 +60,11 @@ class PerSample:
         for name, row in rows.items():
             flat = row.reshape(len(row), -1).to(accumulator_dtype(row))
             term = flat.T @ flat if self.kinds[name] == "dense" else flat.square().sum(0)
-            self._totals[name] = self._totals[name] + term if name in self._totals else term
+            self._totals[name] += term
+
+    def reduce(self, reduction: Reduction) -> None:
+        """Replace the sums by those over all processes."""
+        reduction.sum(*self._totals.values())
 
     def blocks(self) -> dict[str, Block]:
         """Value objects by parameter name."""

@@ -15,6 +15,30 @@ UNFINISHED = ".part"
 """Ending of what a killed process may leave behind; the name starts with a dot."""
 
 
+def as_path(given: object, what: str) -> Path:
+    """A path that a user gave.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    if not isinstance(given, (str, os.PathLike)):
+        raise TypeError(f"{what} must be a path, got {type(given).__name__}")
+    return Path(given)
+
+
+def as_folder(given: object, what: str) -> Path:
+    """The path of a folder that is there or may be made.
+
+    Raises:
+        TypeError: If it is no path.
+        NotADirectoryError: If a file has this path.
+    """
+    folder = as_path(given, what)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{what} is {folder}, which is a file; give a folder")
+    return folder
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a path to write to; at the end the file there takes the place of ``path``.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from curvature import Categorical
+from curvature.checking import check_count
 from symlearn.report.calibration import Calibration, CalibrationBin
 
 N_BINS = 15
@@ -45,8 +46,7 @@ def calibration(
         (0.75, 0.15, 0.3)
     """
     probs, labels = _checked(torch.as_tensor(probs), torch.as_tensor(labels))
-    if n_bins < 1:
-        raise ValueError(f"n_bins is {n_bins}; give at least one bin")
+    check_count("n_bins", n_bins)
     picked = probs.gather(1, labels.unsqueeze(1)).squeeze(1)
     confidence, predicted = probs.max(1)
     right = (predicted == labels).double()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from curvature.checking import check_positive, seeded
 from symlearn.geometry import Geometry, OverGroup
 from symlearn.groupconv import GroupConv2d, GroupFilter
 from symlearn.groups.features import POOLS, GroupBias, GroupPool, GroupRepeat, PerElement
@@ -88,7 +88,7 @@ def lift(
     _check_options(width, pool, first, init)
     surgeon = _Surgeon(copy.deepcopy(model), register(named(group)), float(width))
     surgeon.check()
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     surgeon.replace_convs(first, init, pool, generator)
     surgeon.replace_normalisation()
     if surgeon.head is not None:
@@ -101,8 +101,7 @@ def _check_options(width: float, pool: str, first: str, init: str) -> None:
     for what, (value, known) in given.items():
         if value not in known:
             raise ValueError(f"unknown {what} {value!r}; choose one of {list(known)}")
-    if not 0 < width < math.inf:
-        raise ValueError(f"width is {width!r}; give a positive factor on the channels")
+    check_positive("width", width)
     if init == "keep" and width != 1:
         raise ValueError(f"init='keep' needs width=1, got {width}: other widths have other filters")
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from symlearn import architecture
-from symlearn.atomic import whole_file
+from symlearn.atomic import as_path, whole_file
 from symlearn.collapse.report import ATTRIBUTE
 
 FORMAT = "symlearn.plain/1"
@@ -43,7 +43,7 @@ def save_plain(plain: nn.Module, path: str | Path) -> None:
     }
     # clone: safetensors refuses tensors that share memory
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in plain.state_dict().items()}
-    path = Path(path)
+    path = as_path(path, "path")
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as draft:
         save_file(tensors, draft, metadata=facts)
@@ -56,8 +56,9 @@ def load_plain(path: str | Path) -> nn.Module:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged or foreign, or the network is over a group that is
             registered as another one.
+        TypeError: If the path is none.
     """
-    if not Path(path).is_file():
+    if not as_path(path, "path").is_file():
         raise FileNotFoundError(f"no such file: {path}")
     try:
         with safe_open(path, framework="pt") as file:

@@ -22,7 +22,7 @@ def score(model: nn.Module, data: Data, likelihood: str | Likelihood) -> dict[st
     total, right, n = 0.0, 0, 0
     with curvature.evaluating(model):
         for x, y in curvature.batches(data, model, 512):
-            outputs = curvature.check_outputs(model(x), len(x))
+            outputs = curvature.outputs_of(model, x)
             y = likelihood.check(outputs, y)
             total -= float(likelihood.log_prob(outputs.double(), y))
             if likelihood.name == "categorical":

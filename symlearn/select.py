@@ -94,6 +94,8 @@ def select(sites: Sequence[Site], layers: Selection) -> list[str]:
         picked = [conv.name for stage in found[-layers.count :] for conv in stage]
     elif callable(layers):
         picked = [conv.name for conv in convs if layers(conv.name, conv.module)]
+    elif not isinstance(layers, Iterable):
+        raise TypeError(f"layers takes names, patterns or one predicate, got {layers!r}")
     else:
         patterns = [layers] if isinstance(layers, str) else list(layers)
         wrong = [p for p in patterns if not isinstance(p, str)]

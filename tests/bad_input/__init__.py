@@ -1,0 +1,1 @@
+"""Bad input of every kind, and what the package says to it."""
