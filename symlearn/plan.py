@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from symlearn.budget import Cost, hint, lighter
+from curvature.checking import check_positive
+from symlearn.memory.paths import Cost, Place, hint, lighter
 from symlearn.observe import Site, observe_convs, why_left_alone
 from symlearn.paths import PathSpec
 from symlearn.report.text import draw_lines
@@ -203,6 +204,7 @@ def plan(
         (40, 552)
     """
     check_model(model, example_input)
+    check_positive("memory_limit_gib", memory_limit_gib)
     sites = observe_convs(model, example_input)
     relaxable = [site for site in sites if why_left_alone(site.module) is None]
     chosen = assign(select(sites, layers), paths) if relaxable or layers is not None else {}
@@ -217,7 +219,7 @@ def plan(
         chosen,
         problems,
         {site.name: i for i, run in enumerate(stages(relaxable), start=1) for site in run},
-        lighter([pair for pair in planned if not problems[pair[0].name]], memory_limit_gib),
+        lighter([(Place.of(s), p) for s, p in planned if not problems[s.name]], memory_limit_gib),
     )
     ran = {site.name for site in sites}
     convs = ((n, m) for n, m in model.named_modules() if isinstance(m, _ConvNd))
@@ -239,7 +241,8 @@ class _Table:
         conv: Any = site.module
         action, reason = self._decision(site)
         relaxed = action == "relax"
-        costs = tuple(Cost.of(site, spec) for spec in self.chosen[site.name]) if relaxed else ()
+        specs = self.chosen[site.name] if relaxed else ()
+        costs = tuple(Cost.of(Place.of(site), spec) for spec in specs)
         before = sum(p.numel() for p in conv.parameters())
         bias = conv.out_channels if conv.bias is not None else 0
         in_size, out_size = site.calls[0] if site.calls else (None, None)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import curvature
-from symlearn.budget import check_memory
+from curvature.checking import check_positive, check_weights, seeded
 from symlearn.circular import (
     as_circular,
     check_moves,
@@ -20,6 +20,7 @@ from symlearn.circular import (
     phase_reference,
 )
 from symlearn.geometry import Geometry
+from symlearn.memory.paths import Place, check_memory
 from symlearn.observe import CONV_TYPES, Site, count_calls, observe_convs
 from symlearn.paths import PathSpec
 from symlearn.paths.conv import Conv
@@ -111,6 +112,7 @@ def wrap(
     options = as_circular(boundary)
     _check_options(tie, init)
     check_model(model, example_input)
+    check_positive("memory_limit_gib", memory_limit_gib)
     relaxed = _copied(model)
     sites = observe_convs(relaxed, example_input)
     chosen = assign(select(sites, layers), paths)
@@ -125,10 +127,10 @@ def wrap(
     check_replaceable(relaxed, sites)
     planned = [(site, spec) for site in convs for spec in chosen.get(site.name, ())]
     _check_suited(planned, options is not None)
-    check_memory(planned, memory_limit_gib)
+    check_memory([(Place.of(site), spec) for site, spec in planned], memory_limit_gib)
     image = tuple(example_input.shape[2:])
     reference = None if options is None else phase_reference(relaxed, example_input, options, convs)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     surgeon = _Surgeon(relaxed, image, options, generator, init, reference)
     surgeon.relax_all(convs, chosen)
     surgeon.replace_pools([site for site in sites if site not in convs])
@@ -144,10 +146,11 @@ def wrap(
 def prior_groups(model: nn.Module) -> dict[str, list[str]]:
     """Parameter groups that share one prior precision, by group name.
 
-    Each path of a relaxed layer is a group (or each of its tensors, as wrapped with
-    ``tie="tensor"``), as is the weight of each other layer and each bias. Outside of paths, frozen
-    parameters and those of normalisation layers have no prior. Hyperparameters of a path have none,
-    or one of their own (the omegas of a sparse path with ``control="omega"``).
+    Each path of a relaxed layer is a group (or each of its parts, such as the generators of an
+    L-conv; or each of its tensors, as wrapped with ``tie="tensor"``), as is the weight of each
+    other layer and each bias. Outside of paths, frozen parameters and those of normalisation layers
+    have no prior. Hyperparameters of a path have none, or one of their own (the omegas of a sparse
+    path with ``control="omega"``).
     """
     info = getattr(model, "symlearn_wrap", None)
     tie = info.tie if isinstance(info, WrapInfo) else "path"
@@ -157,8 +160,9 @@ def prior_groups(model: nn.Module) -> dict[str, list[str]]:
             prefix = f"{layer_name}.paths.{path_name}" if layer_name else f"paths.{path_name}"
             group, owns = f"{layer_name}.{path_name}".lstrip("."), path.hyperparameters()
             tensors = [name for name, _ in path.named_parameters()]
+            part_of = {name: part for part, names in path.parts().items() for name in names}
             for tensor in (t for t in tensors if owns.get(t, "") is not None):
-                own = owns.get(tensor) or (tensor if tie == "tensor" else None)
+                own = owns.get(tensor) or (tensor if tie == "tensor" else part_of.get(tensor))
                 owner[f"{prefix}.{tensor}"] = group if own is None else f"{group}.{own}"
     groups: dict[str, list[str]] = {}
     covered = {row.name: row for row in curvature.coverage(model, fallback="diagonal")}
@@ -182,8 +186,8 @@ def check_model(model: object, example: object) -> None:
 
     Raises:
         TypeError: If one is of the wrong kind.
-        ValueError: If the model is wrapped already, has no convolution or lazy layers, or the two
-            are on different devices.
+        ValueError: If the model is wrapped already, has no convolution, lazy layers or weights that
+            are not finite, or the two are on different devices.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"wrap takes a torch.nn.Module, got {type(model).__name__}")
@@ -195,6 +199,7 @@ def check_model(model: object, example: object) -> None:
         raise ValueError("the model has no nn.Conv1d, nn.Conv2d or nn.Conv3d layer to relax")
     if any(nn.parameter.is_lazy(p) for p in model.parameters()):
         raise ValueError("the model has lazy layers without weights; run it on the example first")
+    check_weights(model)
     devices = {p.device for p in model.parameters()}
     if len(devices) == 1 and example.device not in devices:
         raise ValueError(

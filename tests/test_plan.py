@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import symlearn
 from symlearn import RelaxedLayer
-from symlearn.budget import LIGHTER, level
+from symlearn.memory.paths import LIGHTER, level
 from symlearn.paths import FFC, PATHS, SFC, Conv
 from symlearn.relaxed import relaxed_layers
 from tests.nets import NETS, conv, ending, make

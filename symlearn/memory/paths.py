@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from symlearn.geometry import Geometry
 from symlearn.observe import Site
 from symlearn.paths import FFC, SFC, PathSpec
 
@@ -17,6 +18,26 @@ _SHOWN = 8
 
 
 @dataclass(frozen=True)
+class Place:
+    """A layer in which paths are to stand.
+
+    Attributes:
+        name: Its qualified name.
+        geometry: Its shapes.
+        itemsize: Bytes of a number of its weights.
+    """
+
+    name: str
+    geometry: Geometry
+    itemsize: int
+
+    @classmethod
+    def of(cls, site: Site) -> Place:
+        """The place of a convolution."""
+        return cls(site.name, site.geometry, next(site.module.parameters()).element_size())
+
+
+@dataclass(frozen=True)
 class Cost:
     """What one path needs in one layer; nothing is built to find out.
 
@@ -24,21 +45,23 @@ class Cost:
         spec: The path.
         n_params: Its weights.
         factor_elements: Numbers in its Kronecker factors.
+        fixed_elements: Numbers in its fixed matrices.
         itemsize: Bytes of a number.
     """
 
     spec: PathSpec
     n_params: int
     factor_elements: int
+    fixed_elements: int
     itemsize: int
 
     @classmethod
-    def of(cls, site: Site, spec: PathSpec) -> Cost:
-        """The cost of a path in place of a convolution."""
-        geometry = site.geometry
-        # factors are never kept in half precision
-        itemsize = max(4, next(site.module.parameters()).element_size())
-        return cls(spec, spec.n_params(geometry), spec.factor_elements(geometry), itemsize)
+    def of(cls, place: Place, spec: PathSpec) -> Cost:
+        """The cost of a path in a layer."""
+        geometry = place.geometry
+        itemsize = max(4, place.itemsize)  # factors are never kept in half precision
+        held = spec.factor_elements(geometry), spec.fixed_elements(geometry)
+        return cls(spec, spec.n_params(geometry), *held, itemsize)
 
     @property
     def factor_gib(self) -> float:
@@ -47,8 +70,9 @@ class Cost:
 
     @property
     def gib(self) -> float:
-        """Memory of factors and weights (value, gradient, two moments, average)."""
-        return self.factor_gib + self.itemsize * 5 * self.n_params / 2**30
+        """Memory of factors, weights (value, gradient, two moments, average), fixed matrices."""
+        numbers = 5 * self.n_params + self.fixed_elements
+        return self.factor_gib + self.itemsize * numbers / 2**30
 
     def __str__(self) -> str:
         chosen = ((f.name, getattr(self.spec, f.name), f.default) for f in fields(self.spec))
@@ -69,7 +93,7 @@ def level(needs: Sequence[float], limit: float) -> float:
 
 
 def lighter(
-    paths: Sequence[tuple[Site, PathSpec]], limit_gib: float
+    paths: Sequence[tuple[Place, PathSpec]], limit_gib: float
 ) -> dict[str, dict[str, Cost | None]]:
     """What to take instead of the heaviest paths, so that all of them fit in memory.
 
@@ -84,20 +108,20 @@ def lighter(
         Costs of the stand-ins by layer and by name of the path that each replaces, None where
         nothing is light enough; empty where everything fits.
     """
-    costs = [(site, Cost.of(site, spec)) for site, spec in paths]
+    costs = [(place, Cost.of(place, spec)) for place, spec in paths]
     free = [cost.gib for _, cost in costs if cost.spec.name in LIGHTER]
     bound = level(free, limit_gib - sum(cost.gib for _, cost in costs) + sum(free))
-    taken = {(site.name, spec.name) for site, spec in paths}
+    taken = {(place.name, spec.name) for place, spec in paths}
     found: dict[str, dict[str, Cost | None]] = {}
-    for site, cost in costs:
+    for place, cost in costs:
         if cost.gib > bound and cost.spec.name in LIGHTER:
             suited = (
-                Cost.of(site, spec)
+                Cost.of(place, spec)
                 for spec in LIGHTER[cost.spec.name]
-                if (site.name, spec.name) not in taken and not spec.unsuited(site.geometry)
+                if (place.name, spec.name) not in taken and not spec.unsuited(place.geometry)
             )
             fitting = next((other for other in suited if other.gib <= bound), None)
-            found.setdefault(site.name, {})[cost.spec.name] = fitting
+            found.setdefault(place.name, {})[cost.spec.name] = fitting
     return found
 
 
@@ -108,14 +132,14 @@ def hint(fitting: Cost | None) -> str:
     return f"what fits is {fitting}"
 
 
-def check_memory(paths: Sequence[tuple[Site, PathSpec]], limit_gib: float) -> None:
+def check_memory(paths: Sequence[tuple[Place, PathSpec]], limit_gib: float) -> None:
     """Predict weights (with gradient and optimiser moments) and curvature factors, in all.
 
     Raises:
         ValueError: If they would need more than the limit; the largest paths are named, with what
             would fit in their place.
     """
-    costs = [(Cost.of(site, spec), site.name) for site, spec in paths]
+    costs = [(Cost.of(place, spec), place.name) for place, spec in paths]
     total = sum(cost.gib for cost, _ in costs)
     if total <= limit_gib:
         return
