@@ -2,7 +2,7 @@
 
 from curvature import testing
 from curvature.blocks import Block, DenseBlock, DiagonalBlock, KroneckerBlocks, Layout
-from curvature.capture import Call, check_outputs, evaluating, watch
+from curvature.capture import Call, check_outputs, evaluating, outputs_of, watch
 from curvature.coverage import Coverage, CoveredParameter, UncoveredParameterError, coverage
 from curvature.data import Data, as_pair, batches, check_batch
 from curvature.dense import dense_ggn
@@ -19,10 +19,12 @@ from curvature.likelihoods import (
     as_likelihood,
 )
 from curvature.padding import pad_circular
+from curvature.reduce import ALONE, Reduction
 from curvature.root import HessianRoot
 from curvature.rules import Rule, register_rule, rule_for
 
 __all__ = [
+    "ALONE",
     "ESTIMATORS",
     "LIKELIHOODS",
     "Bernoulli",
@@ -41,6 +43,7 @@ __all__ = [
     "KroneckerCurvature",
     "Layout",
     "Likelihood",
+    "Reduction",
     "Rule",
     "UncoveredParameterError",
     "as_likelihood",
@@ -53,6 +56,7 @@ __all__ = [
     "evaluating",
     "functional_covariance",
     "kronecker",
+    "outputs_of",
     "pad_circular",
     "register_rule",
     "rule_for",

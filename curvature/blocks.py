@@ -37,6 +37,11 @@ class Block(ABC):
     def eigenvalues(self) -> Tensor:
         """Eigenvalues of H, [P], in the order of `rotate`'s coefficients; never negative."""
 
+    @property
+    def factors(self) -> tuple[Factor, ...]:
+        """The matrices whose eigendecompositions the block rests on."""
+        return ()
+
     @abstractmethod
     def _rotate(self, w: Tensor) -> Tensor:
         """``U^T w``, [P], of a tensor in the parameter's shape."""
@@ -167,6 +172,11 @@ class KroneckerBlocks(Block):
         product = self.outputs.values.unsqueeze(-1) * self.inputs.values.unsqueeze(-2)
         return (product / self.count).reshape(-1)
 
+    @property
+    def factors(self) -> tuple[Factor, ...]:
+        """Input and output factor."""
+        return self.inputs, self.outputs
+
     def _rotate(self, w: Tensor) -> Tensor:
         blocks = self.layout.to_blocks(w.to(self.inputs.vectors))
         return (self.outputs.vectors.mT @ blocks @ self.inputs.vectors).reshape(-1)
@@ -243,6 +253,11 @@ class DenseBlock(Block):
     def eigenvalues(self) -> Tensor:
         """Eigenvalues [P], ascending."""
         return self._factor.values[0]
+
+    @property
+    def factors(self) -> tuple[Factor, ...]:
+        """The matrix."""
+        return (self._factor,)
 
     def _rotate(self, w: Tensor) -> Tensor:
         vectors = self._factor.vectors[0]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, hessian, jacrev, vmap
 
-from curvature.capture import check_outputs, check_separable, evaluating
+from curvature.capture import check_separable, evaluating, outputs_of
 from curvature.data import Data, batches
 from curvature.likelihoods import Likelihood, as_likelihood
 
@@ -53,7 +53,7 @@ def dense_ggn(
         total = next(iter(params.values())).new_zeros(size, size)
         for x, y in batches(data, model, batch_size):
             with torch.no_grad():
-                f = check_outputs(model(x), len(x))
+                f = outputs_of(model, x)
             y = likelihood.check(f, y)
             rows = jacobians(model, params, x).values()
             jac = torch.cat([j.reshape(*f.shape, -1) for j in rows], dim=2)

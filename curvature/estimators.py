@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from curvature.checking import check_count, seeded
 from curvature.likelihoods import Likelihood
+from curvature.reduce import Share
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,27 @@ class Sampling:
         columns: Number of columns of the square-root Hessian that are sent exactly.
         draws: Number of draws of what is sampled.
         generator: Random numbers of the draws.
+        share: The rows of a batch that the outputs are of; None for all. Draws are made for the
+            whole batch, so that they do not depend on how it is divided.
     """
 
     columns: int
     draws: int
     generator: torch.Generator
+    share: Share | None = None
+
+    def signs(self, like: Tensor) -> Tensor:
+        """Random signs, one for each element."""
+        share = self.share or Share(0, len(like), len(like))
+        device = self.generator.device
+        shape = share.whole(like.shape)
+        bits = torch.randint(0, 2, shape, generator=self.generator, device=device)
+        return share.of(bits).to(like).mul_(2).sub_(1)
+
+    def targets(self, likelihood: Likelihood, outputs: Tensor) -> Tensor:
+        """Targets sampled from the likelihood at outputs [N, K]."""
+        share = self.share or Share(0, len(outputs), len(outputs))
+        return share.of(likelihood.sample(share.padded(outputs), self.generator))
 
 
 Vectors = Callable[[Likelihood, Tensor, Tensor, Sampling], Iterator[Tensor]]
@@ -48,10 +66,7 @@ def _hessian(
     if root.masses.shape[1] <= sampling.columns:
         return
     for _ in range(sampling.draws):
-        bits = torch.randint(
-            0, 2, root.masses.shape, generator=sampling.generator, device=sampling.generator.device
-        )
-        signs = bits.to(outputs).mul_(2).sub_(1)
+        signs = sampling.signs(root.masses).to(outputs)
         signs[:, : sampling.columns] = 0
         yield root.times(signs) / sampling.draws**0.5
 
@@ -61,7 +76,7 @@ def _mc(
 ) -> Iterator[Tensor]:
     """Gradients at targets sampled from the model's own predictive distribution."""
     for _ in range(sampling.draws):
-        sampled = likelihood.sample(outputs, sampling.generator)
+        sampled = sampling.targets(likelihood, outputs)
         yield likelihood.residual(outputs, sampled) / sampling.draws**0.5
 
 
@@ -98,9 +113,7 @@ def sampling_of(estimator: str, columns: int, draws: int, seed: int) -> Sampling
     Raises:
         ValueError: For fewer than no columns or fewer than one draw.
     """
-    if columns < 0:
-        raise ValueError(f"columns is {columns}; give a number of exact columns, 0 or more")
-    if draws < 1:
-        raise ValueError(f"draws is {draws}; give at least one")
+    check_count("columns", columns, 0)
+    check_count("draws", draws)
     exact = {"exact": sys.maxsize, "truncated": columns}.get(estimator, 0)
-    return Sampling(exact, draws, torch.Generator().manual_seed(seed))
+    return Sampling(exact, draws, seeded(seed))

@@ -14,13 +14,16 @@ from torch import Tensor, nn
 
 from curvature.blocks import Block
 from curvature.capture import Call, check_separable, evaluating
+from curvature.checking import check_count, check_module
 from curvature.coverage import Coverage, coverage
 from curvature.data import Data, batches, check_batch
 from curvature.ekfac import corrected
 from curvature.estimators import output_vectors, sampling_of
+from curvature.factor import decompose
 from curvature.fallback import PerSample
 from curvature.likelihoods import Likelihood, as_likelihood
 from curvature.passes import Pass
+from curvature.reduce import ALONE, Reduction, Share
 from curvature.sites import SHARINGS, Site, blocks_of, sites_of
 
 
@@ -52,6 +55,16 @@ class KroneckerCurvature(Mapping[str, Block]):
     def residual_mass(self) -> float:
         """Share of the output Hessians' trace that was sampled: 0 for the exact estimator."""
         return self.sampled_trace / self.output_trace if self.output_trace else 0.0
+
+    @property
+    def clamped_mass(self) -> float:
+        """Largest share of a factor's trace that was clamped, all factors being decomposed.
+
+        Rounding leaves eigenvalues of factors that are zero a little above or below it; negative
+        ones, and those beyond a factor's rank, are set to zero. A share of more than about 1e-4
+        says that the sums in the factor are too coarse: compute it in float64 then.
+        """
+        return max((f.clamped_mass for block in self.values() for f in block.factors), default=0.0)
 
     def __getitem__(self, name: str) -> Block:
         return self._blocks[name]
@@ -113,6 +126,7 @@ def kronecker(
     columns: int = 8,
     seed: int = 0,
     batch_size: int = 256,
+    reduction: Reduction = ALONE,
 ) -> KroneckerCurvature:
     """Kronecker-factored curvature of the log likelihood, summed over the data.
 
@@ -133,6 +147,9 @@ def kronecker(
         columns: Number of exact columns of "truncated"; see `residual_mass` for what they leave.
         seed: Seed of the sampling estimators.
         batch_size: Most samples that pass through the network at once; larger batches are split.
+        reduction: Processes that share the work. Each calls this with the same weights and all the
+            data, computes on its rows of each batch, and gets the curvature of all; each decomposes
+            a part of the factors.
 
     Raises:
         UncoveredParameterError: If trainable parameters have no rule and no fallback is chosen.
@@ -148,6 +165,8 @@ def kronecker(
     """
     if sharing not in SHARINGS:
         raise ValueError(f"unknown sharing {sharing!r}; choose one of {list(SHARINGS)}")
+    check_module(model)
+    check_count("batch_size", batch_size)
     vectors, sampling = output_vectors(estimator), sampling_of(estimator, columns, draws, seed)
     check_separable(model)
     run = Pass(model, as_likelihood(likelihood), vectors, sampling)
@@ -159,14 +178,21 @@ def kronecker(
     n_data, sums = 0, [0.0, 0.0, 0.0]
     with torch.inference_mode(False), evaluating(model):
         for batch in _pieces(data, model, batch_size):
-            added = _add_batch(run, sites, others, batch)
+            share = reduction.share(len(batch[0]))
+            added = _add_batch(run, sites, others, batch, share)
             sums = [total + term for total, term in zip(sums, added, strict=True)]
             n_data += len(batch[0])
-        kron = blocks_of(sites.values())
+        for site in sites.values():
+            site.reduce(reduction)
+        others.reduce(reduction)
+        sums = reduction.numbers(*sums)
+        kron, rest = blocks_of(sites.values()), others.blocks()
+        decompose((f for b in (*kron.values(), *rest.values()) for f in b.factors), reduction)
         if ekfac:
             sampling.generator.manual_seed(seed)
-            kron = corrected(run, sites, kron, _pieces(data, model, batch_size))
-    blocks = {**kron, **others.blocks()}
+            pieces = _pieces(data, model, batch_size)
+            kron = corrected(run, sites, kron, pieces, reduction)
+    blocks = {**kron, **rest}
     ordered = {row.name: blocks[row.name] for row in table if row.name in blocks}
     return KroneckerCurvature(ordered, table, n_data, *sums)
 
@@ -182,23 +208,26 @@ def _add_batch(
     sites: Mapping[nn.Module, Site],
     others: PerSample,
     batch: tuple[Tensor, Tensor],
+    share: Share,
 ) -> list[float]:
     """Add one batch; its log likelihood, trace of output Hessians and the sampled part of it."""
-    x, n = batch[0], len(batch[0])
+    x = share.of(batch[0])
     calls: list[Call] = []
 
     def on_call(call: Call) -> None:
-        sites[call.module].add_call(call, n)
+        sites[call.module].add_call(call, len(x), share.counted)
         calls.append(call)
 
-    outputs, y, vectors = run.forward(list(sites), batch, on_call)
+    outputs, y, vectors = run.forward(list(sites), batch, share, on_call)
 
     def on_grad(call: Call, g: Tensor) -> None:
-        sites[call.module].add_grads(g, n)
+        if share.counted:
+            sites[call.module].add_grads(g, len(x))
 
     try:
         for v in run.backward(outputs, calls, vectors, on_grad):
-            others.add(x, v)
+            if share.counted:
+                others.add(x, v)
     except RuntimeError as error:
         hidden = [site.weight or site.bias for site in sites.values() if not site.called]
         if not hidden or "checkpoint" not in str(error).lower():
@@ -207,6 +236,8 @@ def _add_batch(
             f"the modules of {hidden} run without a graph, in torch.utils.checkpoint with "
             "use_reentrant=True; use_reentrant=False gives the same gradients and keeps it"
         ) from error
+    if not share.counted:
+        return [0.0, 0.0, 0.0]
     f = outputs.detach()
     masses = run.likelihood.sqrt_hessian(f).masses.double()
     sampled = masses[:, run.sampling.columns :]

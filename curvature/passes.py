@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
-from curvature.capture import Call, check_outputs, watch
+from curvature.capture import Call, outputs_of, watch
 from curvature.estimators import Sampling, Vectors
 from curvature.likelihoods import Likelihood
 from curvature.padding import FastPadding
+from curvature.reduce import Share
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,19 @@ class Pass:
         self,
         modules: Collection[nn.Module],
         batch: tuple[Tensor, Tensor],
+        share: Share,
         on_call: Callable[[Call], None],
     ) -> tuple[Tensor, Tensor, Iterator[Tensor]]:
-        """Outputs [N, K] with their graph, checked targets, and the vectors to send backward."""
-        x, y = batch
+        """Outputs [N, K] with their graph, checked targets, and the vectors to send backward.
+
+        All are of this process's share of the batch.
+        """
+        x, y = map(share.of, batch)
         with watch(modules, on_call), FastPadding():
-            outputs = check_outputs(self.model(x), len(x))
+            outputs = outputs_of(self.model, x)
         f = outputs.detach()
         y = self.likelihood.check(f, y)
-        return outputs, y, self.vectors(self.likelihood, f, y, self.sampling)
+        return outputs, y, self.vectors(self.likelihood, f, y, replace(self.sampling, share=share))
 
     @staticmethod
     def backward(

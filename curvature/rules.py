@@ -41,6 +41,9 @@ class Rule:
     """Name of the parameter added once per output and position, or None."""
     others: Mapping[str, str] = MappingProxyType({})
     """Further parameters by name: "dense", "diagonal", or "fixed" for hyperparameters."""
+    restricted: bool = False
+    """Whether the weight holds coefficients of blocks ``Q beta``, columns of Q orthonormal; then
+    `to_blocks` is Q, `from_blocks` its transpose, and there is no bias."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module: Any = module
@@ -58,7 +61,7 @@ class Rule:
         return g.reshape(len(g), -1, 1, g.shape[-1])
 
     def to_blocks(self, weight: Tensor) -> Tensor:
-        """The stored weight as [B, O, I]; must only rearrange elements."""
+        """The stored weight as [B, O, I]; must only rearrange elements, if not `restricted`."""
         return weight.reshape(1, len(weight), -1)
 
     def from_blocks(self, blocks: Tensor) -> Tensor:
@@ -98,7 +101,7 @@ def register_rule(*modules: type[nn.Module]) -> Callable[[RuleClass], RuleClass]
         *modules: Module classes the rule speaks for.
 
     Raises:
-        TypeError: If an argument is not a module class.
+        TypeError: If an argument is not a module class, or the rule is restricted and has a bias.
 
     Example:
         >>> import torch, curvature
@@ -123,6 +126,8 @@ def register_rule(*modules: type[nn.Module]) -> Callable[[RuleClass], RuleClass]
 
     def register(rule: RuleClass) -> RuleClass:
         full: Any = rule if issubclass(rule, Rule) else type(rule.__name__, (rule, Rule), {})
+        if full.restricted and full.bias is not None:
+            raise TypeError(f"{rule.__name__} is restricted: set bias = None, list it in others")
         for module in modules:
             _RULES[module] = full
         return rule

@@ -7,11 +7,13 @@ from collections.abc import Collection, Iterator
 import torch
 from torch import Tensor, nn
 
-from curvature.blocks import KroneckerBlocks
+from curvature.blocks import DenseBlock, KroneckerBlocks
 from curvature.capture import Call
 from curvature.factor import Factor
 from curvature.gram import accumulator_dtype, gram
 from curvature.passes import batch_first
+from curvature.reduce import Reduction
+from curvature.restricted import check_size, restricted_block
 from curvature.rules import Rule, rule_for
 
 SHARINGS = ("expand", "reduce")
@@ -35,6 +37,8 @@ class Site:
         self.rule, self.sharing = rule, sharing
         self.weight = _wanted(prefix, rule.weight, wanted)
         self.bias = _wanted(prefix, rule.bias, wanted)
+        if self.weight is not None and rule.restricted:
+            check_size(self.weight, rule.weight_layout().shape)
         self.called = False
         self._a: Tensor | None = None
         self._g: Tensor | None = None
@@ -46,14 +50,18 @@ class Site:
         module: nn.Module = self.rule.module
         return module
 
-    def add_call(self, call: Call, n: int) -> None:
-        """Add the inputs of one call in a batch of n samples, and make room for its gradients."""
+    def add_call(self, call: Call, n: int, counted: bool = True) -> None:
+        """Add the inputs of one call in a batch of n samples, and make room for its gradients.
+
+        Of a call that is not counted only the shapes are taken.
+        """
         self.called = True
         if self.weight is not None:
-            self._a = _added(self._a, self._input_gram(call.inputs, n))
+            term = self._input_gram(call.inputs, n)
+            self._a = _added(self._a, term if counted else term.zero_())
         # a call that gets no gradient counts too
         rows, positions, blocks, outputs = self._output_vectors(call.zeros, n).shape
-        self._count += rows * positions
+        self._count += rows * positions * counted
         if self._g is None:
             self._g = call.zeros.new_zeros(
                 blocks, outputs, outputs, dtype=accumulator_dtype(call.zeros)
@@ -64,6 +72,12 @@ class Site:
         g = self._output_vectors(g, n)
         self._sent += g.shape[0] * g.shape[1]
         self._g = _added(self._g, gram(g))
+
+    def reduce(self, reduction: Reduction) -> None:
+        """Replace the factors by their sums over all processes."""
+        reduction.sum(*(total for total in (self._a, self._g) if total is not None))
+        count, sent = reduction.numbers(self._count, self._sent)
+        self._count, self._sent = round(count), round(sent)
 
     def _input_gram(self, x: Tensor, n: int) -> Tensor:
         """[B, I, I]; of the mean over positions when weights are shared that way."""
@@ -79,7 +93,7 @@ class Site:
             g = batch_first(g, n, self.module).sum(1, keepdim=True)
         return g
 
-    def blocks(self) -> Iterator[tuple[str, KroneckerBlocks]]:
+    def blocks(self) -> Iterator[tuple[str, KroneckerBlocks | DenseBlock]]:
         """Name and value object of the weight and the bias; both share the output factor.
 
         Raises:
@@ -91,7 +105,8 @@ class Site:
         if self.weight is not None and self._a is not None:
             layout = self.rule.weight_layout()
             inputs = self._factor(self._a, self._count, "inputs")
-            yield self.weight, KroneckerBlocks(inputs, outputs, self._count, layout)
+            make = restricted_block if self.rule.restricted else KroneckerBlocks
+            yield self.weight, make(inputs, outputs, self._count, layout)
         if self.bias is not None:
             layout = self.rule.bias_layout(outputs.blocks)
             ones = Factor(self._g.new_full((outputs.blocks, 1, 1), float(self._count)))
@@ -127,7 +142,7 @@ def sites_of(model: nn.Module, wanted: Collection[str], sharing: str) -> dict[nn
     return sites
 
 
-def blocks_of(sites: Collection[Site]) -> dict[str, KroneckerBlocks]:
+def blocks_of(sites: Collection[Site]) -> dict[str, KroneckerBlocks | DenseBlock]:
     """Value objects of all sites by parameter name.
 
     Raises:

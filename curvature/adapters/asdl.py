@@ -63,7 +63,8 @@ class _RuleFisher:
             options: ``calc_loss_grad``.
 
         Raises:
-            ValueError: For options other than that, or modules that the model never calls.
+            ValueError: For options other than that, modules that the model never calls, or weights
+                whose rule is restricted.
         """
         refused = sorted(set(options) - {"calc_loss_grad"})
         if refused:
@@ -71,6 +72,12 @@ class _RuleFisher:
         data_size = self.config.data_size if data_size == -1 else data_size
         self._scale = (self.config.scale if scale is None else scale) / data_size
         self._sites = sites_of(self.model, self._wanted, "expand")
+        restricted = [site.weight for site in self._sites.values() if site.rule.restricted]
+        if restricted:
+            raise ValueError(
+                f"the curvature of the coefficients {restricted} is no Kronecker product, which is "
+                "all that this adapter passes on; use curvature.kronecker"
+            )
         trainable = [(p, p.requires_grad) for p in self.model.parameters()]
         try:
             with evaluating(self.model):
@@ -104,7 +111,8 @@ class _RuleFisher:
 
     def _extract_fisher(self, cxt: object) -> None:
         self._stop()  # the gradient of the loss may follow
-        self.blocks = blocks_of(self._sites.values())
+        blocks = blocks_of(self._sites.values()).items()
+        self.blocks = {name: b for name, b in blocks if isinstance(b, KroneckerBlocks)}
         for module, site in self._sites.items():
             block = self.blocks[site.weight or site.bias or ""]
             a = block.inputs.matrix * (self._n / block.count * self._scale)

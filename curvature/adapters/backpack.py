@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from curvature.adapters.extra import missing
-from curvature.blocks import KroneckerBlocks
+from curvature.blocks import DenseBlock, KroneckerBlocks
 from curvature.capture import Call, watch
 from curvature.coverage import coverage
 from curvature.rules import rule_for
@@ -110,7 +110,9 @@ class _Operation(ModuleExtension):  # type: ignore[misc]
             saved.save_quantity(x.data_ptr(), passed, add)
 
 
-def _through(module: Any, x: Tensor, root: Tensor) -> tuple[dict[str, KroneckerBlocks], Tensor]:
+def _through(
+    module: Any, x: Tensor, root: Tensor
+) -> tuple[dict[str, KroneckerBlocks | DenseBlock], Tensor]:
     """Value objects of the parameters inside an operation, and its Jacobian products [V, N, *in].
 
     Raises:

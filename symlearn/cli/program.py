@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from rich.console import Console
 
-from symlearn.cli import collapse, demo, fit, report
+from symlearn.cli import audit, certify, collapse, completion, demo, fit, report
 
-COMMANDS = (demo, fit, report, collapse)
+COMMANDS = (demo, fit, report, audit, certify, collapse, completion)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

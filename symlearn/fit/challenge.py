@@ -118,7 +118,7 @@ def contested(model: nn.Module) -> list[PathKey]:
         for name, paths in on.items()
         if len(paths) > 1
         for key, path in paths.items()
-        if path.tested().requires_grad
+        if any(p.requires_grad for p in path.factors())
     ]
 
 

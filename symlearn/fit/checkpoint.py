@@ -7,7 +7,6 @@ The file's metadata hold the format, package versions, and a checksum of all ten
 
 from __future__ import annotations
 
-import json
 import platform
 import re
 import warnings
@@ -19,14 +18,15 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
 
-from symlearn.atomic import UNFINISHED, whole_file
-from symlearn.fit.tree import checksum, join, split
+from curvature import ALONE, Reduction
+from curvature.checking import check_count
+from symlearn.atomic import UNFINISHED, as_folder, whole_file
+from symlearn.fit.processes import together
+from symlearn.fit.tree import checksum, pack, unpack
 
 FORMAT = "symlearn.checkpoint/1"
 _FAMILY = FORMAT.partition("/")[0]
-_FACTS = "facts"
 _NAME = re.compile(r"epoch-(\d+)\.safetensors")
 
 
@@ -38,17 +38,26 @@ class Checkpoints:
         every: Epochs between checkpoints.
         keep: How many are kept.
         resumed: Where the fit was resumed from, or None if it starts anew.
+        processes: Processes of the fit; the first writes.
 
     Raises:
         ValueError: If ``every`` or ``keep`` is no whole number of at least 1.
         FileExistsError: If the folder holds checkpoints of another fit.
+        NotADirectoryError: If the folder is a file.
+        TypeError: If the folder is no path.
     """
 
-    def __init__(self, folder: str | Path, every: int, keep: int, resumed: Path | None) -> None:
-        for name, value in (("every", every), ("keep", keep)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; give a whole number of at least 1")
-        self.folder, self.every, self.keep = Path(folder), every, keep
+    def __init__(
+        self,
+        folder: str | Path,
+        every: int,
+        keep: int,
+        resumed: Path | None,
+        processes: Reduction = ALONE,
+    ) -> None:
+        check_count("every", every)
+        check_count("keep", keep)
+        self.folder, self.every, self.keep = as_folder(folder, "checkpoint_dir"), every, keep
         self.folder.mkdir(parents=True, exist_ok=True)
         origin = resumed.parent if resumed is not None and resumed.is_file() else resumed
         same = origin is not None and origin.resolve() == self.folder.resolve()
@@ -58,6 +67,7 @@ class Checkpoints:
                 f"resume={str(self.folder)!r}, or choose another folder"
             )
         self._last: int | None = None
+        self._processes = processes
 
     def due(self, epoch: int) -> bool:
         """Whether a checkpoint is to be written after the epoch."""
@@ -72,9 +82,16 @@ class Checkpoints:
 
         Raises:
             OSError: If it cannot be written; the checkpoints before it stay.
+            RuntimeError: In the other processes, if the first cannot write it.
         """
         if epoch == self._last:
             return
+        with together(self._processes, "write a checkpoint"):
+            if self._processes.rank == 0:
+                self._write(epoch, state)
+        self._last = epoch
+
+    def _write(self, epoch: int, state: dict[str, Any]) -> None:
         path = self.folder / f"epoch-{epoch:08d}.safetensors"
         try:
             with whole_file(path) as draft:
@@ -85,7 +102,6 @@ class Checkpoints:
             raise OSError(
                 error.errno, f"cannot write a checkpoint: {error.strerror or error} ({whole})"
             ) from error
-        self._last = epoch
         self._tidy(epoch)
 
     def _tidy(self, epoch: int) -> None:
@@ -146,10 +162,7 @@ def versions() -> dict[str, str]:
 
 
 def _encoded(state: dict[str, Any]) -> bytes:
-    facts, tensors = split(state)
-    text = json.dumps(facts).encode()
-    # as a tensor: the header of a safetensors file, metadata included, has a largest size
-    tensors[_FACTS] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    tensors = pack(state)
     heading = {"format": FORMAT, "sha256": checksum(tensors), **versions()}
     return save(tensors, metadata=heading)
 
@@ -162,15 +175,11 @@ def _decoded(path: Path) -> dict[str, Any]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"it is damaged, or no checkpoint ({error})") from error
-    if _FACTS not in tensors or checksum(tensors) != heading.get("sha256"):
+    if checksum(tensors) != heading.get("sha256"):
         raise ValueError("it is damaged: its checksum is not that of its contents")
     _compare_versions(heading)
-    state: dict[str, Any] = join(json.loads(_text(tensors.pop(_FACTS))), tensors)
+    state: dict[str, Any] = unpack(tensors)
     return state
-
-
-def _text(facts: Tensor) -> bytes:
-    return facts.numpy().tobytes()
 
 
 def _check_format(heading: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from curvature import Block, Data, KroneckerBlocks
+from curvature.checking import is_count, is_number
 from symlearn.collapse import Steps, run
 from symlearn.fit.data import TrainData
 from symlearn.fit.optimisers import OPTIMISERS
@@ -42,7 +43,7 @@ def weak_paths(report: StructureReport, threshold: float) -> list[str]:
     Raises:
         ValueError: If the threshold is out of range.
     """
-    if not 0 <= threshold < 1:
+    if not (is_number(threshold) and 0 <= threshold < 1):
         raise ValueError(f"threshold is {threshold!r}; give a share in [0, 1)")
     weak = []
     for layer in report:
@@ -64,7 +65,7 @@ def collapse_result(
     train: Data | None,
 ) -> nn.Module:
     """See `FitResult.collapse`."""
-    if not isinstance(fine_tune, int) or fine_tune < 0:
+    if not is_count(fine_tune, 0):
         raise ValueError(f"fine_tune is {fine_tune!r}; give a whole number of epochs, 0 for none")
     measured = result.curvature is not None and not fine_tune
     if train is None and (fine_tune or (prune_channels and not measured)):

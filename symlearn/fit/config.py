@@ -8,9 +8,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from curvature import ESTIMATORS, LIKELIHOODS
+from curvature.checking import check_count, is_count, is_number, is_seed
 from curvature.coverage import FALLBACKS
 from priors import METHODS
+from symlearn.fit.data import PASS_SIZE
 from symlearn.fit.optimisers import OPTIMISERS
+from symlearn.memory.size import as_bytes
 
 OBJECTIVES = ("evidence", "map")
 SHARINGS = ("expand", "reduce")
@@ -22,12 +25,21 @@ _COUNTS = (
 )
 _SIZES = (
     *("challenge_epochs", "off_after", "curvature_samples", "report_samples", "grow_samples"),
+    *("check_images", "micro_batch"),
 )
 _POSITIVE = (
     *("likelihood_weight", "noise", "learning_rate", "precision", "bias_precision"),
     *("step", "max_change", "seed_size"),
 )
 _FRACTIONS = ("burn_in", "anneal", "when_slow")
+_FLAGS = (
+    *("learn_noise", "anneal_precisions", "early_start", "ekfac", "grow", "early_stop"),
+    "autocast",
+)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == 2 and all(map(is_number, value))
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,11 @@ class FitConfig:
             value when it is learned.
         learn_noise: Learn the noise by evidence (gaussian only).
         batch_size: Samples per step where the data do not decide it.
+        micro_batch: Most samples that pass through the network at once; 0 for whole batches in
+            weight steps and 250 samples in other passes. Sums over the parts of a batch are those
+            of the batch; only batch statistics (batch normalisation in weight steps) differ.
+        memory_budget: Bytes that the fit may take beyond what is in use at its start: a number, or
+            text such as "2GiB"; None for no limit. See `symlearn.memory_plan`.
         optimiser: Steps of the weights: "proximal" (an Adam whose prior term is a proximal step),
             "adam" or "sgd" with the prior's gradient added to the data's.
         learning_rate: Step size of the weights.
@@ -93,7 +110,11 @@ class FitConfig:
         report_estimator: Curvature estimator of the final report.
         report_draws: Draws of that estimator, where it is a sampling one.
         report_samples: Training samples in the report's curvature; 0 for all.
+        check_images: Training images on which an evidence fit's verdicts are checked by independent
+            measurements (`FitResult.check`); 0 for no check.
         fallback: Kind of curvature for trainable parameters that no rule covers.
+        autocast: Run the network in bfloat16 (`torch.autocast`) in the steps of the weights and in
+            passes over the data. Weights, curvature factors and evidence keep their precision.
         progress: Show a progress bar; None decides by whether the output is a terminal.
 
     Raises:
@@ -108,6 +129,8 @@ class FitConfig:
     noise: float = 1.0
     learn_noise: bool = True
     batch_size: int = 32
+    micro_batch: int = 0
+    memory_budget: int | str | None = None
     optimiser: str = "proximal"
     learning_rate: float = 8e-3
     anneal: float = 0.4
@@ -144,7 +167,9 @@ class FitConfig:
     report_estimator: str = "sketch"
     report_draws: int = 4
     report_samples: int = 2000
+    check_images: int = 64
     fallback: str = "error"
+    autocast: bool = False
     progress: bool | None = None
 
     @classmethod
@@ -160,6 +185,7 @@ class FitConfig:
             epochs: Passes over the training data.
             changes: Other options, by name.
         """
+        check_count("epochs", epochs)
         options: dict[str, Any] = {
             **{"batch_size": 128, "optimiser": "adam", "learning_rate": 0.01, "average": 0.0},
             **{"anneal": 1.0, "anneal_shape": "cosine", "anneal_precisions": True},
@@ -170,6 +196,11 @@ class FitConfig:
             **{"grow": False, "off_after": 0, "challenge_epochs": 0, "early_stop": False},
         }
         return cls(epochs=epochs, **{**options, **changes})
+
+    @property
+    def pass_size(self) -> int:
+        """Most samples in a batch of a pass without weight steps, where the data do not decide."""
+        return self.micro_batch or max(self.batch_size, PASS_SIZE)
 
     def __post_init__(self) -> None:
         """Check all values at once."""
@@ -195,19 +226,40 @@ class FitConfig:
 
     def _out_of_range(self) -> Iterator[str]:
         kinds: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
-            "a whole number of at least 1": (_COUNTS, lambda v: isinstance(v, int) and v >= 1),
-            "a whole number of at least 0": (_SIZES, lambda v: isinstance(v, int) and v >= 0),
-            "a positive number": (_POSITIVE, lambda v: math.isfinite(v) and v > 0),
-            "a fraction in [0, 1]": (_FRACTIONS, lambda v: 0 <= v <= 1),
+            "a whole number of at least 1": (_COUNTS, is_count),
+            "a whole number of at least 0": (_SIZES, lambda v: is_count(v, 0)),
+            "a whole number of 64 bits": (("seed",), is_seed),
+            "a positive number": (_POSITIVE, lambda v: is_number(v) and v > 0),
+            "a fraction in [0, 1]": (_FRACTIONS, lambda v: is_number(v) and 0 <= v <= 1),
+            "a decay in [0, 1)": (("average",), lambda v: is_number(v) and 0 <= v < 1),
+            "True or False": (_FLAGS, lambda v: isinstance(v, bool)),
+            "True, False or None": (("progress",), lambda v: v is None or isinstance(v, bool)),
+            "'auto' or a fraction in [0, 1)": (
+                ("holdout",),
+                lambda v: v == "auto" or (is_number(v) and 0 <= v < 1),
+            ),
+            "two numbers, the smallest and the largest": (("precision_bounds",), _is_pair),
         }
+        wrong = set[str]()
         for wanted, (names, accepts) in kinds.items():
             for name in names:
                 if not accepts(getattr(self, name)):
+                    wrong.add(name)
                     yield f"{name}={getattr(self, name)!r}, give {wanted}"
-        if self.burn_in + self.anneal > 1 and not self.anneal_precisions:
+        if self.memory_budget is not None:
+            try:
+                as_bytes(self.memory_budget)
+            except ValueError as error:
+                yield f"memory_budget={self.memory_budget!r}: {error}"
+        yield from self._at_odds(wrong)
+
+    def _at_odds(self, wrong: set[str]) -> Iterator[str]:
+        """Options that are fine one by one, but not together; not of those that are wrong."""
+        times_fit = {"burn_in", "anneal"}.isdisjoint(wrong) and not self.anneal_precisions
+        if times_fit and self.burn_in + self.anneal > 1:
             yield f"burn_in={self.burn_in!r} and anneal={self.anneal!r} leave no epoch for evidence"
-        if not 0 <= self.average < 1:
-            yield f"average={self.average!r}, give a decay in [0, 1)"
+        if {"precision", "bias_precision", "precision_bounds"} & wrong:
+            return
         low, high = self.precision_bounds
         starts = (self.precision, self.bias_precision)
         if not 0 < low <= min(starts) <= max(starts) <= high < math.inf:
@@ -215,10 +267,6 @@ class FitConfig:
                 f"precision_bounds={self.precision_bounds}, give positive, finite bounds around "
                 f"the start precisions {starts}"
             )
-        if isinstance(self.holdout, str) != (self.holdout == "auto") or not (
-            self.holdout == "auto" or 0 <= float(self.holdout) < 1
-        ):
-            yield f"holdout={self.holdout!r}, give 'auto' or a fraction in [0, 1)"
 
     def to_dict(self) -> dict[str, Any]:
         """The options as a JSON-ready dict."""

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 import curvature
 import priors
-from curvature import KroneckerCurvature, Likelihood
+from curvature import ALONE, KroneckerCurvature, Likelihood, Reduction
+from symlearn.fit.data import Counted
+from symlearn.fit.energy import energy_gradients
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,10 @@ class Measurement:
 
     Attributes:
         curvature: Curvature of the (weighted) log likelihood, scaled to N.
-        gradients: Gradients of the (weighted) negative log likelihood, summed over N, by name.
+        gradients: Gradients of the (weighted) negative log likelihood, summed over N, and of the
+            energies of paths (`Path.energy`), by name.
         params: The weights by name.
-        log_likelihood: ``log p(D | theta)``, weighted, summed over N.
+        log_likelihood: ``log p(D | theta)``, weighted, summed over N, less the energies of paths.
         residual_sq: Sum of squared residuals over N (gaussian likelihood, else 0).
         n_targets: Number of observed values.
     """
@@ -39,35 +42,47 @@ def total_gradients(
     batches: Iterable[tuple[Tensor, Tensor]],
     likelihood: Likelihood,
     names: Collection[str],
+    processes: Reduction = ALONE,
 ) -> tuple[dict[str, Tensor], float, float, int]:
     """Gradients of the summed negative log likelihood in eval mode.
+
+    Each process computes on its rows of each batch; the sums are those of all.
 
     Returns:
         Gradients by name, the log likelihood, the sum of squared residuals (gaussian), and the
         number of observed values.
     """
     named = {n: p for n, p in model.named_parameters() if n in names}
-    totals = {n: torch.zeros_like(p) for n, p in named.items()}
+    # in double: at the mode the gradients of the batches nearly cancel
+    totals = {n: torch.zeros_like(p, dtype=torch.float64) for n, p in named.items()}
     log_likelihood, residual_sq, n_targets = 0.0, 0.0, 0
     with curvature.evaluating(model), torch.enable_grad():
         for x, y in batches:
-            outputs = curvature.check_outputs(model(x), len(x))
-            y = likelihood.check(outputs.detach(), y)
+            share = processes.share(len(x))
+            if not share.counted:
+                continue
+            outputs = curvature.outputs_of(model, share.of(x))
+            y = likelihood.check(outputs.detach(), share.of(y))
             value = likelihood.log_prob(outputs, y)
-            grads = torch.autograd.grad(-value, list(named.values()), allow_unused=True)
-            for name, g in zip(named, grads, strict=True):
+            terms = torch.autograd.grad(-value, list(named.values()), allow_unused=True)
+            for name, g in zip(named, terms, strict=True):
                 if g is not None:
                     totals[name] += g
-            log_likelihood += float(value.detach())
+            log_likelihood += float(likelihood.log_prob(outputs.detach().double(), y))
             n_targets += y.numel()
             if likelihood.name == "gaussian":
                 residual_sq += float((outputs.detach() - y).double().square().sum())
-    return totals, log_likelihood, residual_sq, n_targets
+    processes.sum(*totals.values())
+    log_likelihood, residual_sq, observed = processes.numbers(
+        log_likelihood, residual_sq, n_targets
+    )
+    grads = {name: total.to(named[name]) for name, total in totals.items()}
+    return grads, log_likelihood, residual_sq, round(observed)
 
 
 def measure(
     model: nn.Module,
-    subset: list[tuple[Tensor, Tensor]],
+    subset: Iterable[tuple[Tensor, Tensor]],
     everything: Iterable[tuple[Tensor, Tensor]],
     likelihood: Likelihood,
     *,
@@ -78,6 +93,7 @@ def measure(
     weight: float = 1.0,
     fallback: str = "error",
     seed: int = 0,
+    processes: Reduction = ALONE,
 ) -> Measurement:
     """Curvature from a random subset, scaled up to all data, and gradients from all data.
 
@@ -94,17 +110,19 @@ def measure(
         fallback=fallback,
         draws=draws,
         seed=seed,
+        reduction=processes,
     )
-    batches = list(everything)
-    n = sum(len(y) for _, y in batches)
+    counted = Counted(everything)
     grads, log_likelihood, residual_sq, n_targets = total_gradients(
-        model, batches, likelihood, set(result)
+        model, counted, likelihood, set(result), processes
     )
+    named = {n: p for n, p in model.named_parameters() if n in grads}
+    energy, slopes = energy_gradients(model, named)
     return Measurement(
-        result.scaled(weight * n / result.n_data),
-        {name: weight * g for name, g in grads.items()},
+        result.scaled(weight * counted.n / result.n_data),
+        {name: weight * g + slopes.get(name, 0) for name, g in grads.items()},
         {name: p.detach().clone() for name, p in model.named_parameters()},
-        weight * log_likelihood,
+        weight * log_likelihood - energy,
         residual_sq,
         n_targets,
     )
@@ -117,7 +135,7 @@ def active_groups(prior: priors.PathPrior, result: KroneckerCurvature) -> list[s
 
 def evidence_of(prior: priors.PathPrior, found: Measurement) -> float:
     """Log evidence in nats of the measured weights; absent paths contribute nothing."""
-    part = _part(prior, active_groups(prior, found.curvature))
+    part = part_of(prior, active_groups(prior, found.curvature))
     return priors.log_evidence(found.log_likelihood, found.curvature, found.params, part)
 
 
@@ -131,11 +149,11 @@ def cost_of(prior: priors.PathPrior, found: Measurement, groups: Collection[str]
     active = set(active_groups(prior, found.curvature)) & set(groups)
     if not active:
         return 0.0
-    part = _part(prior, sorted(active))
+    part = part_of(prior, sorted(active))
     return -priors.log_evidence(0.0, found.curvature, found.params, part)
 
 
-def _part(prior: priors.PathPrior, groups: Collection[str]) -> priors.PathPrior:
+def part_of(prior: priors.PathPrior, groups: Collection[str]) -> priors.PathPrior:
     """The prior of some groups."""
     index = [prior.index(group) for group in groups]
     return priors.PathPrior(

@@ -11,14 +11,22 @@ from torch import Tensor, nn
 import curvature
 import priors
 from symlearn.fit.evidence import Measurement
+from symlearn.paths import Path
 from symlearn.relaxed import relaxed_layers
 from symlearn.report import PathStructure
 
 
 def path_groups(prior: priors.PathPrior, layer: str, path: str) -> list[str]:
-    """Prior groups of a path: one, or one per tensor."""
+    """Prior groups of a path: one, one per part, or one per tensor."""
     stem = f"{layer}.{path}".lstrip(".")
     return [g for g in prior.groups if g == stem or g.startswith(stem + ".")]
+
+
+def part_groups(prior: priors.PathPrior, key: tuple[str, str], path: Path, part: str) -> list[str]:
+    """Prior groups of one part of a path; `key` names the layer and the path."""
+    prefix = f"{key[0]}.paths.{key[1]}".lstrip(".")
+    members = {f"{prefix}.{name}" for name in path.parts()[part]}
+    return [group for group, names in prior.groups.items() if members & set(names)]
 
 
 def group_structure(
@@ -33,16 +41,17 @@ def group_structure(
     n_params = sum(found.params[name].numel() for name in members)
     norm = math.fsum(float(found.params[n].double().square().sum()) for n in members)
     measured = [g for g in groups if on and all(m in found.curvature for m in prior.groups[g])]
+    working = [g for g in groups if any(bool(found.params[m].any()) for m in prior.groups[g])]
     gamma = math.fsum(
         priors.effective_parameters(found.curvature, prior, group) for group in measured
     )
-    if on and len(measured) < len(groups):
+    if on and not set(working) <= set(measured):
         gamma = math.nan  # a frozen path works, but nothing was measured of it
     gain = math.fsum(
         prior.relevance(group, found.curvature, found.params, found.gradients).gain
         for group in measured
     )
-    logs = [math.log(prior.group_precision(group)) for group in groups]
+    logs = [math.log(prior.group_precision(group)) for group in measured or groups]
     return PathStructure(
         prior_precision=math.exp(math.fsum(logs) / len(logs)) if on else math.inf,
         weight_norm_sq=norm,

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
-from curvature import Data
+from curvature import ALONE, Data, Reduction
 from symlearn.fit import randomness
+from symlearn.fit.autocast import autocast
 from symlearn.fit.challenge import Challenge, Refit, Rival, challenge, contested
+from symlearn.fit.check import checked_after_fit
 from symlearn.fit.config import FitConfig
 from symlearn.fit.data import TrainData, null_loss
 from symlearn.fit.facts import layer_structures, path_groups
 from symlearn.fit.grow import absent_paths, start_path, switch_off_idle, test_absent
-from symlearn.fit.history import EpochRecord, agreement, plateaued, stable_for
+from symlearn.fit.history import EpochRecord, agreement, falls, plateaued, stable_for
 from symlearn.fit.identity import check_same, identity
 from symlearn.fit.posterior import map_calibration
 from symlearn.fit.precisions import PrecisionSteps, Step
+from symlearn.fit.processes import join, together
 from symlearn.fit.prune import prune_rejected
 from symlearn.fit.result import FitResult, build_report
 from symlearn.fit.schedule import Schedule
@@ -49,6 +51,7 @@ class Fitting:
         train: The training data.
         config: Options.
         resume: An earlier result to start from, or the `state_dict` of a fit to go on with.
+        processes: Processes that fit the network together.
 
     Attributes:
         state: Model, prior, optimiser and averages.
@@ -66,11 +69,12 @@ class Fitting:
         train: Data,
         config: FitConfig,
         resume: FitResult | dict[str, Any] | None = None,
+        processes: Reduction = ALONE,
     ) -> None:
-        self.config = config
+        self.config, self.processes = config, processes
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.data = TrainData(train, model, config.batch_size)
-        self.precisions = PrecisionSteps(config, self.data, self.generator)
+        self.data = TrainData(train, model, config.batch_size, config.pass_size)
+        self.precisions = PrecisionSteps(config, self.data, self.generator, processes)
         self.history: list[EpochRecord] = []
         self.challenges: list[Challenge] = []
         self.epoch = 0
@@ -83,7 +87,8 @@ class Fitting:
         self.state, self._outputs = fresh_state(model, config, self.data)
         self.schedule = Schedule(config, round(config.burn_in * config.epochs))
         if isinstance(resume, dict):
-            self.load_state_dict(resume)
+            with together(processes, "resume the fit"):
+                self.load_state_dict(resume)
         else:
             self._begin(resume)
 
@@ -91,6 +96,7 @@ class Fitting:
         """Get ready for the first epoch, from an earlier result if there is one."""
         if earlier is not None:
             self.state.start_from(earlier.model, earlier.prior, earlier.likelihood)
+        join(self)
         calibrate(self.model, self.config, self.data, self.generator)
         if self._grows:
             switch_off_idle(self.model)
@@ -99,7 +105,7 @@ class Fitting:
         if self._look_at_start():
             self.schedule = Schedule(self.config, 0)
             # a trained network may lack a path from the start: test before weights move
-            self._grow()
+            self.grow()
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the fit depends on, between two epochs: plain values and tensors.
@@ -217,8 +223,10 @@ class Fitting:
         )
 
     def _train(self, state: State) -> float:
-        batches = self.data.epoch(self.generator)
-        return train_epoch(state.model, batches, state.likelihood, state.optimiser, state.average)
+        config, batches = self.config, self.data.epoch(self.generator)
+        parts = (state.likelihood, state.optimiser, state.average, self.processes)
+        with autocast(state.model, config.autocast):
+            return train_epoch(state.model, batches, *parts, config.micro_batch)
 
     def _evidence_step(self) -> dict[str, Any]:
         """Move precisions, switch paths off and on; returns the facts for the record."""
@@ -227,7 +235,7 @@ class Fitting:
         verdicts = self._verdicts(step)
         moved = abs(step.after - step.before) >= _EVIDENCE_NOISE * self.data.n
         doubted = bool(pruned) or any(self.state.rejected.values())
-        grown = self._grow() if self.epoch < self.schedule.anneal_from and self._test_due() else ()
+        grown = self.grow() if self.epoch < self.schedule.anneal_from and self._test_due() else ()
         same = verdicts == next((r.verdicts for r in reversed(self.history) if r.verdicts), None)
         self.schedule.measured(self.epoch, settled=same and not (moved or doubted or grown))
         return {
@@ -250,18 +258,15 @@ class Fitting:
 
     def _slow(self) -> bool:
         """Whether the training loss does not fall quickly."""
-        every = self.config.evidence_every
-        return not (
-            len(self._losses) > every
-            and self._losses[-1] < self.config.when_slow * self._losses[-every - 1]
-        )
+        outputs = self._outputs if self.state.likelihood.name == "gaussian" else None
+        return not falls(self._losses, self.config.evidence_every, self.config.when_slow, outputs)
 
-    def _grow(self) -> tuple[str, ...]:
+    def grow(self) -> tuple[str, ...]:
         """Test absent paths at the averaged weights and start the best one that pays."""
         config, state = self.config, self.state
         if not self._grows or not absent_paths(state.model):
             return ()
-        with state.average.applied():
+        with state.average.applied(), autocast(state.model, config.autocast):
             candidates = test_absent(
                 state.model,
                 self.data.held_out() or self.data.sample(0, self.generator),
@@ -272,6 +277,7 @@ class Fitting:
                 curvature_samples=config.curvature_samples,
                 weight=config.likelihood_weight,
                 seed=self.precisions.seed(),
+                processes=self.processes,
             )
         best = next((c for c in candidates if c.test.ratio > config.grow_ratio), None)
         if best is None or best.test.gain <= config.grow_gain:
@@ -348,23 +354,23 @@ class Fitting:
     def finish(self, validation: Data | None = None) -> FitResult:
         """Put the averaged weights into the model, measure it once more, and report."""
         config, state = self.config, self.state
-        if isinstance(validation, Iterator):  # it is read twice
-            validation = list(validation)
         state.average.copy_to_model()
         self.data.hold_out(0.0, self.generator)
         state.model.eval()
         found = self.precisions.measure(
             state, config.report_samples, config.report_estimator, draws=config.report_draws
         )
+        batches = self.data.sample(config.report_samples, self.generator)
         report = build_report(
             state.model,
             state.prior,
             found,
-            self.data.sample(config.report_samples, self.generator),
+            batches,
             lambda layer, verdict: agreement(self.history, layer, verdict, _VOTES),
             config.objective,
-            self._meta(validation),
+            {**self._meta(validation), "clamped_mass": found.curvature.clamped_mass},
         )
+        report = checked_after_fit(report, state.model, batches, config.check_images)
         if validation is not None and state.likelihood.name == "categorical":
             calibrated = map_calibration(state.model, validation, state.likelihood)
             report = report.with_calibration(calibrated)

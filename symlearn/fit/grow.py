@@ -9,7 +9,7 @@ other, so that the choice of the direction does not inflate the test.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 import curvature
 import priors
-from curvature import Likelihood
-from symlearn.fit.data import halves, until
+from curvature import ALONE, Likelihood, Reduction
+from symlearn.fit.data import Counted, halves, until
 from symlearn.fit.evidence import total_gradients
+from symlearn.fit.shares import beyond
 from symlearn.paths import Path
 from symlearn.relaxed import relaxed_layers
 
-Batches = Sequence[tuple[Tensor, Tensor]]
+Samples = Iterable[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def switch_off_idle(model: nn.Module) -> list[tuple[str, str]]:
 
 def test_absent(
     model: nn.Module,
-    batches: Batches,
+    batches: Samples,
     likelihood: Likelihood,
     *,
     bounds: tuple[float, float] = priors.BOUNDS,
@@ -82,6 +83,7 @@ def test_absent(
     curvature_samples: int = 0,
     weight: float = 1.0,
     seed: int = 0,
+    processes: Reduction = ALONE,
 ) -> list[Candidate]:
     """Test all absent paths at the model's current weights; best gain first.
 
@@ -98,21 +100,33 @@ def test_absent(
             The gradient is that of all: noise in it would look like relevance.
         weight: Weight of the likelihood.
         seed: Seed of the estimator.
+        processes: Processes that share the work.
     """
     paths = absent_paths(model)
-    finding, testing = halves(list(batches))
-    if not paths or not testing:
+    finding, testing = halves(batches)
+    if not paths or next(iter(testing), None) is None:
         return []
     with _proposed(model, paths, finding, likelihood, max_samples):
         names = {key: _tested_name(model, path) for key, path in paths.items()}
         only = list(names.values())
         some = list(until(testing, curvature_samples)) if curvature_samples else testing
-        found = curvature.kronecker(model, some, likelihood, estimator, only=only, seed=seed)
-        n_data = sum(len(y) for _, y in testing)
+        found = curvature.kronecker(
+            model, some, likelihood, estimator, only=only, seed=seed, reduction=processes
+        )
+        counted = Counted(testing)
+        grads, *_ = total_gradients(model, counted, likelihood, only, processes)
+        n_data = counted.n
         found = found.scaled(weight * n_data / found.n_data)
-        grads, *_ = total_gradients(model, testing, likelihood, only)
         tested = [
-            _candidate(key, path, found, weight * grads[names[key]], names[key], bounds, n_data)
+            _candidate(
+                key,
+                path,
+                found,
+                weight * beyond(relaxed_layers(model)[key[0]], path, grads[names[key]]),
+                names[key],
+                bounds,
+                n_data,
+            )
             for key, path in paths.items()
         ]
     return sorted(tested, key=lambda c: c.test.gain, reverse=True)
@@ -143,7 +157,7 @@ def _tested_name(model: nn.Module, path: Path) -> str:
 def _proposed(
     model: nn.Module,
     paths: dict[tuple[str, str], Path],
-    finding: Batches,
+    finding: Samples,
     likelihood: Likelihood,
     max_samples: int,
 ) -> Iterator[None]:
@@ -162,7 +176,7 @@ def _proposed(
 
 
 def _layer_samples(
-    model: nn.Module, names: set[str], batches: Batches, likelihood: Likelihood, limit: int
+    model: nn.Module, names: set[str], batches: Samples, likelihood: Likelihood, limit: int
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Inputs and output gradients of some layers, for the first ``limit`` samples."""
     layers = {layer: name for name, layer in relaxed_layers(model).items() if name in names}
@@ -178,18 +192,20 @@ def _layer_samples(
             # layers whose weights are all frozen still have gradients at their outputs
             x = x.detach().requires_grad_(x.is_floating_point())
             with curvature.watch(list(layers), calls.append):
-                outputs = curvature.check_outputs(model(x), len(x))
+                outputs = curvature.outputs_of(model, x)
             loss = -likelihood.log_prob(outputs, likelihood.check(outputs.detach(), y))
             grads = torch.autograd.grad(loss, [c.edge for c in calls], allow_unused=True)
             for call, g in zip(calls, grads, strict=True):
                 g = call.zeros if g is None else g
-                kept[layers[call.module]].append((call.inputs, g))  # type: ignore[index]
+                pair = call.inputs.to(outputs.dtype), g.to(outputs.dtype)
+                kept[layers[call.module]].append(pair)  # type: ignore[index]
             seen += len(x)
-    return {
-        name: (torch.cat([x for x, _ in pairs]), torch.cat([g for _, g in pairs]))
-        for name, pairs in kept.items()
-        if pairs
-    }
+    return {name: _joined(kept.pop(name)) for name in list(kept) if kept[name]}
+
+
+def _joined(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    inputs, gradients = zip(*pairs, strict=True)
+    return torch.cat(inputs), torch.cat(gradients)
 
 
 def start_path(model: nn.Module, candidate: Candidate, size: float) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -85,3 +86,21 @@ def plateaued(history: list[EpochRecord], epochs: int, tolerance: float) -> bool
     recent = [value for epoch, value in values if epoch > history[-1].epoch - epochs]
     before = [value for epoch, value in values if epoch <= history[-1].epoch - epochs]
     return bool(recent and before) and max(recent) - max(before) < tolerance
+
+
+def falls(losses: Sequence[float], every: int, share: float, outputs: int | None = None) -> bool:
+    """Whether the training loss has fallen below a share of itself in some epochs.
+
+    The loss of a density may be negative. What is compared then is the residual that it stands for:
+    a fall by ``log r`` nats per output is one of the residual to the share r.
+
+    Args:
+        losses: Mean negative log likelihood of each epoch, in nats.
+        every: Epochs.
+        share: The share.
+        outputs: Number of outputs of a density; None for probabilities of classes.
+    """
+    if len(losses) <= every:
+        return False
+    now, then = losses[-1], losses[-every - 1]
+    return now < share * then if outputs is None else now - then < outputs * math.log(share)

@@ -46,6 +46,21 @@ def check_same(
     Raises:
         ValueError: If not; all reasons are named.
     """
+    reasons = differences(saved, config, model, samples)
+    if reasons:
+        raise ValueError(
+            f"the checkpoint cannot be resumed here: {'; '.join(reasons)}. Give the model, data "
+            "and config that the fit was started with"
+        )
+
+
+def differences(
+    saved: Mapping[str, Any],
+    config: FitConfig,
+    model: Mapping[str, Any],
+    samples: Mapping[str, Any],
+) -> list[str]:
+    """Why a saved state, as `check_same` takes it, cannot go on with what is at hand."""
     reasons = []
     options = FitConfig.from_dict(saved["config"]).to_dict()
     for name, value in config.to_dict().items():
@@ -62,8 +77,4 @@ def check_same(
         theirs, mine = saved["samples"]["n"], samples["n"]
         what = "as many, but others" if theirs == mine else f"{theirs} samples, here {mine}"
         reasons.append(f"it is of other training data ({what})")
-    if reasons:
-        raise ValueError(
-            f"the checkpoint cannot be resumed here: {'; '.join(reasons)}. Give the model, data "
-            "and config that the fit was started with"
-        )
+    return reasons

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
-from curvature import Data
+from curvature import Data, Reduction
+from curvature.checking import check_real, check_weights
+from symlearn.fit import randomness
 from symlearn.fit.checkpoint import Checkpoints, read
 from symlearn.fit.config import FitConfig
 from symlearn.fit.fitting import Fitting
 from symlearn.fit.interrupt import Interrupts
+from symlearn.fit.planner import kept_to_budget
+from symlearn.fit.processes import all_processes, any_of, from_first, keep_together, together
 from symlearn.fit.progress import Progress
 from symlearn.fit.result import FitResult
+from symlearn.fit.weights import NonFiniteLossError
 from symlearn.relaxed import relaxed_layers
+from symlearn.scoring import score
 
 Callback: TypeAlias = Callable[[Fitting], object]
 
@@ -33,6 +40,7 @@ def fit(
     checkpoint_dir: str | Path | None = None,
     every: int = 1,
     keep: int = 3,
+    processes: Reduction | None = None,
 ) -> FitResult:
     """Learn weights and prior precisions from training data alone.
 
@@ -56,20 +64,29 @@ def fit(
             are one step); the second stops at once.
         every: Epochs between checkpoints.
         keep: How many of them are kept.
+        processes: Processes that fit the network together. By default all those of
+            `torch.distributed`, where the program has set it up, as under ``torchrun``; else this
+            one. `curvature.ALONE` is this process alone, `curvature.Reduction` a group of them.
+
+    Processes that fit together all call this, with the same model, data and config; every batch is
+    divided over them, and each returns the same result. The first one writes the checkpoints.
 
     A checkpoint holds the states of all global generators of random numbers (torch, numpy, Python)
     and of those a loader was given. A loader or callback with other state of its own starts anew.
 
     Raises:
-        ValueError: If the model is not relaxed, the data are empty or malformed, targets do not
-            suit the likelihood, or ``resume`` belongs to another model, other data or another
-            config, or is damaged.
+        ValueError: If the model is not relaxed or its weights are not finite, the data (validation
+            included) are empty or malformed, targets do not suit the likelihood, or ``resume``
+            belongs to another model, other data or another config, or is damaged.
+        MemoryBudgetError: If the fit would need more memory than ``config.memory_budget``; a
+            ValueError that names phase and numbers, and lighter paths.
         FileNotFoundError: If there is no checkpoint to resume from.
         FileExistsError: If ``checkpoint_dir`` holds checkpoints of another fit.
         OSError: If a checkpoint cannot be written; earlier ones stay.
         KeyboardInterrupt: After Ctrl-C.
-        TypeError: If the data or the config are of an unknown kind.
-        NonFiniteLossError: If the loss becomes NaN or infinite.
+        TypeError: If the model, the data, the config or the callbacks are of an unknown kind.
+        NonFiniteLossError: If the loss becomes NaN or infinite; names batch and layer, and the
+            folder of the last good checkpoint.
 
     Example:
         >>> import torch, symlearn
@@ -83,22 +100,35 @@ def fit(
     """
     if not isinstance(resume, (FitResult, str, Path, type(None))):
         raise TypeError(f"resume must be a FitResult or a path, got {type(resume).__name__}")
+    processes = all_processes() if processes is None else processes
     start: FitResult | dict[str, Any] | None = None
     origin: Path | None = None
     if isinstance(resume, FitResult):
         start = resume
     elif resume is not None:
         origin = Path(resume)
-        start = read(origin)
+        with together(processes, "read the checkpoint"):
+            start = read(origin) if processes.rank == 0 else None
+        start = from_first(processes, start)
     config = _config(config, start)
+    _check_callbacks(callbacks)
     if not relaxed_layers(model):
         raise ValueError("the model has no relaxed layer; wrap it first: symlearn.wrap(model, x)")
+    _check_precise(model)
+    config = kept_to_budget(model, train, config, checkpoint_dir is not None)
     files = None
     if checkpoint_dir is not None:
-        files = Checkpoints(checkpoint_dir, every, keep, origin)
+        with together(processes, "prepare the folder for checkpoints"):
+            files = Checkpoints(checkpoint_dir, every, keep, origin, processes)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        run = Fitting(copy.deepcopy(model), train, config, start)
+        run = Fitting(copy.deepcopy(model), train, config, start, processes)
+        if isinstance(validation, Iterator):  # it is read before the fit, and after it
+            validation = list(validation)
+        if validation is not None:
+            before = randomness.state_dict()
+            score(run.model, validation, run.state.likelihood)  # bad data are told now
+            randomness.load_state_dict(before)
         _train(run, callbacks, files)
         return run.finish(validation)
 
@@ -112,21 +142,56 @@ def _config(given: FitConfig | None, start: FitResult | dict[str, Any] | None) -
     return given
 
 
+@contextmanager
+def _pointing_at(files: Checkpoints | None) -> Iterator[None]:
+    """Let an error of numbers that are not finite say where to go on from."""
+    try:
+        yield
+    except NonFiniteLossError as error:
+        if files is None:
+            raise
+        raise NonFiniteLossError(f"{error}; the last good checkpoint is in {files.folder}") from (
+            error
+        )
+
+
+def _check_callbacks(callbacks: object) -> None:
+    if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
+        raise TypeError(f"callbacks must be a list of functions, got {callbacks!r}")
+
+
+def _check_precise(model: nn.Module) -> None:
+    """Refuse weights that are not finite, hold no values, or have too few digits for evidence."""
+    check_weights(model)
+    check_real(model)
+    kinds = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    coarse = sorted(str(k) for k in kinds if torch.finfo(k).bits < 32)
+    if coarse:
+        raise ValueError(
+            f"the network's weights are {', '.join(coarse)}; give them in float32 (model.float()): "
+            "FitConfig(autocast=True) runs it in bfloat16 all the same"
+        )
+
+
 def _train(run: Fitting, callbacks: Sequence[Callback], files: Checkpoints | None) -> None:
     """All epochs, with checkpoints between them."""
     if files is not None:
         files.save(run.epoch, run.state_dict())
     interrupts = Interrupts(files is not None)
-    with interrupts, Progress(run.config.progress, run.total) as bar:
-        while not (run.ended or interrupts.asked):
-            run.advance()
+    progress = run.config.progress if run.processes.rank == 0 else False
+    with interrupts, Progress(progress, run.total) as bar:
+        while not (run.ended or any_of(run.processes, interrupts.asked)):
+            with _pointing_at(files):
+                run.advance()
             bar.show(run)
-            run.stopped = any([callback(run) is True for callback in callbacks])
+            stop = any([callback(run) is True for callback in callbacks])
+            run.stopped = any_of(run.processes, stop)
+            keep_together(run)
             if files is not None and files.due(run.epoch):
                 files.save(run.epoch, run.state_dict())
         if files is not None:
             files.save(run.epoch, run.state_dict())
-            if interrupts.asked:
+            if any_of(run.processes, interrupts.asked):
                 raise KeyboardInterrupt(
                     f"stopped after epoch {run.epoch}; go on with resume={str(files.folder)!r}"
                 )

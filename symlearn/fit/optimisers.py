@@ -54,6 +54,11 @@ class MapOptimiser(torch.optim.Optimizer, ABC):
         for group in self.param_groups:
             group["lr"] = lr
 
+    @property
+    def n_data(self) -> float:
+        """Number of samples that the mean loss averages over (times the likelihood weight)."""
+        return float(self.param_groups[0]["n_data"])
+
     def set_n_data(self, n_data: float) -> None:
         """Set the number of samples that the mean loss averages over."""
         for group in self.param_groups:

@@ -87,7 +87,7 @@ def map_calibration(
     probs, labels = [], []
     with curvature.evaluating(model):
         for x, y in curvature.batches(data, model, 512):
-            outputs = curvature.check_outputs(model(x), len(x))
+            outputs = curvature.outputs_of(model, x)
             labels.append(likelihood.check(outputs, y))
             # double: a probability that underflows would make the loss infinite
             probs.append(likelihood.predict(outputs.double()))

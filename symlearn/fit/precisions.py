@@ -9,11 +9,13 @@ from typing import Any
 import torch
 
 import priors
-from curvature import Gaussian
+from curvature import ALONE, Gaussian, Reduction
+from symlearn.fit.autocast import autocast
 from symlearn.fit.config import FitConfig
 from symlearn.fit.data import TrainData
 from symlearn.fit.evidence import Measurement, active_groups, effective_of, evidence_of, measure
 from symlearn.fit.facts import is_bias
+from symlearn.fit.shares import share_out
 from symlearn.fit.state import State
 
 
@@ -41,27 +43,37 @@ class PrecisionSteps:
         config: The options.
         data: The training data.
         generator: Random numbers for subsets and sketches.
+        processes: Processes that share the work.
     """
 
-    def __init__(self, config: FitConfig, data: TrainData, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        config: FitConfig,
+        data: TrainData,
+        generator: torch.Generator,
+        processes: Reduction = ALONE,
+    ) -> None:
         self.config, self.data, self.generator = config, data, generator
+        self.processes = processes
 
     def measure(self, state: State, samples: int, estimator: str, **options: Any) -> Measurement:
         """Curvature and gradients at a state's current weights."""
         config = self.config
-        return measure(
-            state.model,
-            self.data.sample(samples, self.generator),
-            self.data.everything(),
-            state.likelihood,
-            estimator=estimator,
-            ekfac=config.ekfac,
-            sharing=config.sharing,
-            weight=config.likelihood_weight,
-            fallback=config.fallback,
-            seed=self.seed(),
-            **options,
-        )
+        with autocast(state.model, config.autocast):
+            return measure(
+                state.model,
+                self.data.sample(samples, self.generator),
+                self.data.everything(),
+                state.likelihood,
+                estimator=estimator,
+                ekfac=config.ekfac,
+                sharing=config.sharing,
+                weight=config.likelihood_weight,
+                fallback=config.fallback,
+                seed=self.seed(),
+                processes=self.processes,
+                **options,
+            )
 
     def seed(self) -> int:
         """A seed for whatever is random in one pass."""
@@ -94,10 +106,13 @@ class PrecisionSteps:
         ]
         self._update_noise(state, found)
         state.sync_precisions()
+        share_out(state)
         return Step(found, before, evidence_of(state.prior, found), tests)
 
     def _update_noise(self, state: State, found: Measurement) -> None:
-        if isinstance(state.likelihood, Gaussian) and self.config.learn_noise:
+        learned = isinstance(state.likelihood, Gaussian) and self.config.learn_noise
+        # a network that fits all targets exactly says nothing of the noise: it stays
+        if isinstance(state.likelihood, Gaussian) and learned and found.residual_sq > 0:
             gamma = math.fsum(effective_of(state.prior, found).values())
             noise = priors.update_noise(
                 found.residual_sq,

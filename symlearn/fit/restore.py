@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import curvature
 import priors
+from curvature.checking import check_module, check_weights
 from symlearn import architecture
 from symlearn.fit import saving
 from symlearn.fit.config import FitConfig
@@ -34,8 +36,21 @@ def load(folder: str | Path, model: nn.Module | None = None) -> FitResult:
         ValueError: If a file is damaged or foreign, the model is of another architecture, the
             network cannot be rebuilt and no model is given, or it is over a group of your own that
             is not registered (`symlearn.groups.register`), or is registered as another one.
+        TypeError: If the folder is no path, or the model not a module.
     """
+    if model is not None:
+        check_module(model)
     facts, report, tensors = saving.read(folder, _WANTED)
+    try:
+        return _result(facts, report, tensors, model)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{Path(folder) / saving.FACTS} is damaged: {error!r}") from error
+
+
+def _result(
+    facts: dict[str, Any], report: Path, tensors: dict[str, Tensor], model: nn.Module | None
+) -> FitResult:
+    """The result of facts that have the right names."""
     config = FitConfig.from_dict(facts["config"])
     if model is not None:
         net = copy.deepcopy(model)
@@ -70,5 +85,6 @@ def _load_weights(
         net.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise ValueError(f"the model does not fit the saved weights: {error}") from error
+    check_weights(net)
     enable_paths(net, enabled)
     net.to(device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,14 @@ from curvature import Data, KroneckerCurvature, Likelihood
 from symlearn import architecture
 from symlearn.calibration import N_BINS
 from symlearn.fit import saving
+from symlearn.fit.check import check_report
 from symlearn.fit.collapsed import collapse_result
 from symlearn.fit.config import FitConfig
 from symlearn.fit.evidence import Measurement, effective_of, evidence_of
 from symlearn.fit.facts import head_structures, layer_structures, output_shares
 from symlearn.fit.history import EpochRecord
 from symlearn.fit.posterior import calibration_of, posterior_of
-from symlearn.predictive import GaussianPredictive, Posterior, Predictive
+from symlearn.predictive import GaussianPredictive, Posterior, Predictive, as_inputs
 from symlearn.relaxed import enabled_paths
 from symlearn.report import Calibration, LayerStructure, StructureReport
 from symlearn.scoring import score
@@ -75,11 +76,11 @@ class FitResult:
             batch_size: Samples per forward pass.
 
         Raises:
-            ValueError: For empty or non-finite inputs.
+            ValueError: For inputs that are empty, not finite, or not what the network takes.
         """
-        x = torch.as_tensor(x)
+        x = as_inputs(x)
         rows = [
-            self.likelihood.predict(curvature.check_outputs(self.model(part), len(part)))
+            self.likelihood.predict(curvature.outputs_of(self.model, part))
             for part, _ in curvature.batches((x, torch.zeros(len(x))), self.model, batch_size)
         ]
         return torch.cat(rows)
@@ -143,6 +144,26 @@ class FitResult:
         """
         return calibration_of(self, x, y, link, n_bins, train)
 
+    def check(
+        self, data: Data | Tensor | np.ndarray[Any, Any], *, images: int = 64, seed: int = 0
+    ) -> StructureReport:
+        """The report, its verdicts checked on other images by measurements without the evidence.
+
+        The trained operators and the network's response to translations are compared with the
+        evidence, layer by layer (`symlearn.report.SymmetryCheck`). An evidence fit does so on
+        training images.
+
+        Args:
+            data: Images [N, C, *size], ``(X, y)``, a Dataset or a DataLoader.
+            images: Most images taken.
+            seed: Seed of probes and shifts.
+
+        Raises:
+            ValueError: For fewer than two images, or malformed ones.
+            TypeError: If the data are of an unknown kind.
+        """
+        return check_report(self.report, self.model, data, images=images, seed=seed)
+
     def collapse(
         self,
         data: Data | Tensor | np.ndarray[Any, Any] | None = None,
@@ -201,6 +222,8 @@ class FitResult:
 
         Raises:
             FileExistsError: If the folder exists and holds something other than a result.
+            NotADirectoryError: If the folder is a file.
+            TypeError: If the folder is no path.
         """
         facts = {
             "config": self.config.to_dict(),
@@ -226,7 +249,7 @@ def build_report(
     model: nn.Module,
     prior: priors.PathPrior,
     found: Measurement,
-    batches: list[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Tensor, Tensor]],
     agreement_of: Callable[[str, str], float],
     objective: str,
     meta: dict[str, str | float | int | None],

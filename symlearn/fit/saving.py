@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from symlearn.atomic import whole_folder
+from symlearn.atomic import as_folder, as_path, whole_folder
 
 FORMAT = "symlearn.result/1"
 FACTS, REPORT, TENSORS = "result.json", "report.json", "tensors.safetensors"
@@ -29,8 +29,10 @@ def write(
 
     Raises:
         FileExistsError: If the folder exists and holds something other than a result.
+        NotADirectoryError: If the folder is a file.
+        TypeError: If the folder is no path.
     """
-    folder = Path(folder)
+    folder = as_folder(folder, "folder")
     if folder.exists() and any(p.name not in _FILES for p in folder.iterdir()):
         raise FileExistsError(
             f"{folder} holds other files than a saved result; choose another folder"
@@ -53,7 +55,7 @@ def read(folder: str | Path, wanted: set[str]) -> tuple[dict[str, Any], Path, di
         FileNotFoundError: If a file is missing.
         ValueError: If a file is damaged or foreign.
     """
-    folder = Path(folder)
+    folder = as_path(folder, "folder")
     missing = [name for name in _FILES if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{folder} is not a saved result: {', '.join(missing)} missing")

@@ -29,7 +29,7 @@ def fresh_state(model: nn.Module, config: FitConfig, data: TrainData) -> tuple[S
         likelihood = Gaussian(config.noise)
     x, y = first(data.everything())
     with torch.no_grad(), curvature.evaluating(model):
-        outputs = curvature.check_outputs(model(x), len(x))
+        outputs = curvature.outputs_of(model, x)
     likelihood.check(outputs, y)
     groups = prior_groups(model)
     start = [config.bias_precision if is_bias(g) else config.precision for g in groups]
@@ -45,8 +45,18 @@ def fresh_state(model: nn.Module, config: FitConfig, data: TrainData) -> tuple[S
 def calibrate(
     model: nn.Module, config: FitConfig, data: TrainData, generator: torch.Generator
 ) -> None:
-    """Let a circular network learn from training images where images are, if it has not yet."""
+    """Let a circular network learn from training images where images are, if it has not yet.
+
+    Raises:
+        ValueError: If images differ in shape.
+    """
     for module in model.modules():
         if isinstance(module, PhaseReference) and not bool(module.calibrated):
-            batches = data.sample(config.grow_samples, generator)
-            module.calibrate(torch.cat([x for x, _ in batches]))
+            images = [x for x, _ in data.sample(config.grow_samples, generator)]
+            sizes = sorted({tuple(x.shape[1:]) for x in images})
+            if len(sizes) > 1:
+                raise ValueError(
+                    f"batches have samples of shapes {[list(size) for size in sizes]}; a relaxed "
+                    "network takes those of one shape"
+                )
+            module.calibrate(torch.cat(images))

@@ -12,6 +12,7 @@ import priors
 from curvature import Gaussian, Likelihood
 from symlearn.fit.optimisers import MapOptimiser
 from symlearn.fit.weights import WeightAverage
+from symlearn.paths import Path
 from symlearn.relaxed import enable_paths, enabled_paths, relaxed_layers
 
 PathKey = tuple[str, str]
@@ -28,7 +29,8 @@ class State:
         likelihood: The likelihood, with the current noise.
         optimiser: Moments of the weights.
         average: Running average of the weights.
-        rejected: For each path, evidence steps in a row that preferred its absence.
+        rejected: For each path, and each part "path.part" of one, evidence steps in a row that
+            preferred its absence.
     """
 
     model: nn.Module
@@ -38,21 +40,31 @@ class State:
     average: WeightAverage
     rejected: dict[PathKey, int] = field(default_factory=dict)
 
-    def path(self, key: PathKey) -> nn.Module:
+    def path(self, key: PathKey) -> Path:
         """The path of a key."""
         return relaxed_layers(self.model)[key[0]].path(key[1])
 
     def switch_off(self, key: PathKey) -> None:
         """Remove a path; it may be tested and started again later."""
-        relaxed_layers(self.model)[key[0]].path(key[1]).switch_off()
+        self.path(key).switch_off()
         self.rejected[key] = 0
         self.restart(key)
 
+    def drop(self, key: PathKey, part: str) -> None:
+        """Remove a part of a path; it returns if the path does."""
+        path = self.path(key)
+        path.drop(part)
+        self.rejected[key[0], f"{key[1]}.{part}"] = 0
+        self._restart([path.get_parameter(name) for name in path.parts()[part]])
+
     def restart(self, key: PathKey) -> None:
         """Restart average and moments of a path's weights at their present values."""
-        ids = {id(p) for p in self.path(key).parameters()}
+        self._restart(list(self.path(key).parameters()))
+
+    def _restart(self, weights: list[nn.Parameter]) -> None:
+        ids = {id(p) for p in weights}
         self.average.reset([n for n, p in self.model.named_parameters() if id(p) in ids])
-        for p in self.path(key).parameters():
+        for p in weights:
             self.optimiser.restart(p)
 
     def sync_precisions(self) -> None:

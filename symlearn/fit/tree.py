@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 _MARK = "$tensor"
+_FACTS = "facts"
 
 
 def split(tree: Any) -> tuple[Any, dict[str, Tensor]]:
@@ -33,6 +35,23 @@ def join(facts: Any, tensors: Mapping[str, Tensor]) -> Any:
             return tensors[facts[_MARK]]
         return {key: join(value, tensors) for key, value in facts.items()}
     return [join(value, tensors) for value in facts] if isinstance(facts, list) else facts
+
+
+def pack(tree: Any) -> dict[str, Tensor]:
+    """A tree as named tensors, one of which holds the plain values as JSON (UTF-8)."""
+    facts, tensors = split(tree)
+    # not as metadata: the header of a safetensors file has a largest size
+    tensors[_FACTS] = torch.frombuffer(bytearray(json.dumps(facts).encode()), dtype=torch.uint8)
+    return tensors
+
+
+def unpack(tensors: Mapping[str, Tensor]) -> Any:
+    """Inverse of `pack`.
+
+    Raises:
+        KeyError: If a tensor is missing.
+    """
+    return join(json.loads(tensors[_FACTS].numpy().tobytes()), tensors)
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import curvature
-from curvature import Likelihood
+from curvature import ALONE, Likelihood, Reduction
+from curvature.capture import first_not_finite
+from curvature.reduce import Share
+from symlearn.fit.energy import add_energy
 from symlearn.fit.optimisers import MapOptimiser
+from symlearn.fit.processes import summed_loss
+from symlearn.fit.wholebatch import whole_batch
+
+_ADVICE = "lower the learning rate, or check the data's scale"
 
 
 class NonFiniteLossError(RuntimeError):
-    """The training loss became NaN or infinite."""
+    """The training loss, or a weight, became NaN or infinite."""
 
 
 class WeightAverage:
@@ -84,54 +90,84 @@ def train_epoch(
     likelihood: Likelihood,
     optimiser: MapOptimiser,
     average: WeightAverage,
+    processes: Reduction = ALONE,
+    micro_batch: int = 0,
 ) -> float:
     """One pass of MAP steps; returns the mean negative log likelihood seen, in nats.
 
+    A step's gradient is the sum of those of parts of the batch of at most ``micro_batch`` samples
+    (0 for whole batches); batch statistics are those of a part. Each part is divided over the
+    processes.
+
+    Gradients are summed over the processes here rather than by torch's DistributedDataParallel:
+    that fixes once and for all which weights have a gradient, and paths come and go.
+
     Raises:
-        NonFiniteLossError: If the loss is NaN or infinite; names the first layer that produced it.
+        NonFiniteLossError: If the loss or a weight becomes NaN or infinite; names the batch and the
+            first layer that produced it.
+        ValueError: If there is no batch, no weight has an influence on the loss, or the network
+            cannot be trained on a batch of one sample.
     """
     model.train()
     total, seen = 0.0, 0
-    for x, y in batches:
-        outputs = _outputs(model(x))
-        loss = -likelihood.log_prob(outputs, likelihood.check(outputs.detach(), y)) / len(x)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise NonFiniteLossError(
-                f"the training loss became {value} ({_culprit(model, x)}); lower the learning "
-                "rate, or check the data's scale"
-            )
+    for index, (x, y) in enumerate(batches):
+        most = micro_batch or len(x)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        value = 0.0
+        for part, labels in zip(x.split(most), y.split(most), strict=True):
+            share = processes.share(len(part))
+            outputs = _outputs(model, part, index, share, processes)
+            targets = likelihood.check(outputs.detach(), share.of(labels))
+            loss = -likelihood.log_prob(outputs, targets) / len(x)
+            loss = loss if share.counted else 0 * loss
+            _check_depends(loss)
+            loss.backward()
+            value += float(loss.detach())
+        value = summed_loss(processes, value, y)
+        if not math.isfinite(value):
+            where = f"batch {index} ({first_not_finite(model, x)})"
+            raise NonFiniteLossError(f"the training loss became {value} in {where}; {_ADVICE}")
+        processes.sum(*(p.grad for p in model.parameters() if p.grad is not None))
+        add_energy(model, optimiser.n_data)
         optimiser.step()
         average.update()
         total, seen = total + value * len(x), seen + len(x)
     if not seen:
         raise ValueError("the training data yielded no batch")
+    bad = _not_finite(model)
+    if bad:  # the loss of the last batch was that of the weights before its step
+        raise NonFiniteLossError(
+            f"the weights became NaN or infinite in batch {index}, those of layer {bad!r} first; "
+            f"{_ADVICE}"
+        )
     return total / seen
 
 
-def _outputs(outputs: Tensor) -> Tensor:
+def _check_depends(loss: Tensor) -> None:
+    if not loss.requires_grad:
+        raise ValueError(
+            "no weight has an influence on the loss: all are frozen, or the network's outputs "
+            "are detached from them"
+        )
+
+
+def _outputs(model: nn.Module, x: Tensor, index: int, share: Share, processes: Reduction) -> Tensor:
+    try:
+        with whole_batch(share, processes):
+            outputs: Tensor = model(share.of(x))
+    except ValueError as error:
+        if len(x) > 1:
+            raise
+        raise ValueError(
+            f"the network cannot be trained on one sample, which is all that batch {index} has "
+            f"(choose another batch_size, or drop_last=True in a loader): {error}"
+        ) from error
     return outputs.unsqueeze(1) if outputs.ndim == 1 else outputs
 
 
-def _culprit(model: nn.Module, x: Tensor) -> str:
-    """Name of the first module whose output is not finite."""
-    found: list[str] = []
-
-    def hook(name: str) -> Callable[..., None]:
-        def look(module: nn.Module, args: object, out: object) -> None:
-            if not found and isinstance(out, Tensor) and not bool(torch.isfinite(out).all()):
-                found.append(name)
-
-        return look
-
-    leaves = [(n, m) for n, m in model.named_modules() if not list(m.children())]
-    handles = [m.register_forward_hook(hook(n)) for n, m in leaves]
-    try:
-        with torch.no_grad(), curvature.evaluating(model):
-            model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return f"first in layer {found[0]!r}" if found else "in the loss itself"
+def _not_finite(model: nn.Module) -> str | None:
+    """Name of the first layer with weights that are not finite, or None."""
+    for name, p in model.named_parameters():
+        if not bool(torch.isfinite(p).all()):
+            return name.rpartition(".")[0]
+    return None

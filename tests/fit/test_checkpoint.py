@@ -20,7 +20,7 @@ from torch import nn
 
 import symlearn
 from symlearn import FitConfig
-from symlearn.fit import Fitting, checkpoint
+from symlearn.fit import Fitting, checkpoint, tree
 from symlearn.fit.checkpoint import checkpoints, read
 from tests.fit.continuing import CASES, QUICK, eventful, outcome
 from tests.fit.problems import blobs, tiny_relaxed
@@ -113,8 +113,7 @@ def test_every_part_of_the_state_matters(part: str) -> None:
 
 def json_copy(state: dict[str, Any]) -> dict[str, Any]:
     """A state as it comes back from a file."""
-    facts, tensors = checkpoint.split(state)
-    copied: dict[str, Any] = checkpoint.join(json.loads(json.dumps(facts)), tensors)
+    copied: dict[str, Any] = tree.unpack(tree.pack(state))
     return copied
 
 
@@ -149,7 +148,7 @@ def test_nothing_is_left_at_its_start() -> None:
     for name in (*plain, "_null_loss", "_since_test", "stopped"):
         assert getattr(again, name) == getattr(run, name), name
     known = {*plain, "_null_loss", "_since_test", "stopped", "schedule", "state", "generator"}
-    assert set(vars(run)) == known | {"config", "data", "precisions", "_started"}
+    assert set(vars(run)) == known | {"config", "data", "precisions", "processes", "_started"}
 
 
 def short(folder: Path, **options: Any) -> symlearn.FitResult:
@@ -364,26 +363,26 @@ def test_in_another_thread(tmp_path: Path) -> None:
 
 def test_state_that_is_no_tensor_is_told() -> None:
     with pytest.raises(TypeError, match="a/1/b is a set; only numbers, text and tensors"):
-        checkpoint.split({"a": [0, {"b": set()}]})
+        tree.split({"a": [0, {"b": set()}]})
 
 
 def test_trees_round_trip() -> None:
     """Names with slashes, tensors that share memory, empty, scalar and of any type."""
     base = torch.arange(6.0)
-    tree = {
+    given = {
         "a/b": base[:3],
         "a": {"b": base[3:], "~": torch.tensor(True), "n": float("nan")},
         "list": [1, None, "x", [torch.zeros(0, 2, dtype=torch.bfloat16)]],
     }
-    facts, tensors = checkpoint.split(tree)
+    facts, tensors = tree.split(given)
     assert len(tensors) == 4
-    back = checkpoint.join(json.loads(json.dumps(facts)), tensors)
+    back = tree.join(json.loads(json.dumps(facts)), tensors)
     assert torch.equal(back["a/b"], base[:3])
     assert torch.equal(back["a"]["b"], base[3:])
     assert bool(back["a"]["~"])
     assert back["list"][:3] == [1, None, "x"]
     assert back["list"][3][0].dtype == torch.bfloat16
-    assert checkpoint.checksum(tensors) != checkpoint.checksum({**tensors, "x": base})
+    assert tree.checksum(tensors) != tree.checksum({**tensors, "x": base})
 
 
 def test_reading_warns_of_nothing(tmp_path: Path) -> None:
