@@ -14,6 +14,8 @@ from PIL import Image
 from symlearn.cli import main
 from symlearn.fit import load
 from symlearn.report import StructureReport
+from symlearn.verdict import SeedsReport
+from tests.conftest import need
 from tests.fit.problems import blobs
 
 
@@ -151,3 +153,30 @@ def test_names_of_images_and_networks(tmp_path: Path) -> None:
     paper = ["--arch", "paper", "--width", "1", "--objective", "map", "--out", str(out)]
     assert main([*run, *paper]) == 0
     assert len(StructureReport.from_json(out / "report.json").layers) == 10
+
+
+def test_fit_of_several_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, kept = tmp_path / "run", tmp_path / "kept"
+    run = ["fit", "--data", str(images(tmp_path)), "--epochs", "1", "--out", str(out)]
+    several = [*run, "--seed", "4", "--seeds", "2", "--checkpoint-dir", str(kept)]
+    assert main(several) == 0
+    assert "Seeds 4, 5" in capsys.readouterr().out
+    assert sorted(p.name for p in kept.iterdir()) == ["seed-4", "seed-5"]
+    assert SeedsReport.from_json(out / "seeds.json").seeds == (4, 5)
+    assert load(out / "seed-5").config.seed == 5
+    assert main(several) == 2  # there are checkpoints
+    assert main([*several, "--resume"]) == 0
+    assert main(["report", str(out)]) == 0
+    assert "Seeds 4, 5" in capsys.readouterr().out
+    assert main(["report", str(out), "--format", "html"]) == 2
+    assert "text or json" in capsys.readouterr().err
+    assert main([*run, "--seeds", "0"]) == 2
+    assert "--seeds is 0; give a whole number of at least 1" in capsys.readouterr().err
+
+
+def test_completion(capsys: pytest.CaptureFixture[str]) -> None:
+    need("shtab")
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    assert "--checkpoint-dir" in script
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
