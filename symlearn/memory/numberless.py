@@ -9,6 +9,7 @@ everything.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,7 +25,11 @@ _FEW = 128  # a search among so few takes time for each that is selected, and ha
 @contextmanager
 def numberless() -> Iterator[FakeTensorMode]:
     """Tensors that are made inside have no numbers, and take no memory."""
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, _Answers():  # type: ignore[no-untyped-call]
+    fakes: Any = FakeTensorMode(allow_non_fake_inputs=True)
+    answers: Any = _Answers()  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings(), fakes as mode, answers:
+        # caches look at addresses; of fake tensors torch may refuse them, which caches understand
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
         yield mode
 
 
