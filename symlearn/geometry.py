@@ -119,6 +119,11 @@ class Geometry:
             lifts=over is not None and over.lifts,
         )
 
+    @classmethod
+    def of_vectors(cls, inputs: int, outputs: int) -> Geometry:
+        """A matrix between vectors [N, C, 1] and [N, C', 1]: one site, a window of one."""
+        return cls(inputs, outputs, (1,), (1,), (1,), (1,), (0,), (1,))
+
     def as_circular(self, out_size: Sizes) -> Geometry:
         """The same window in a strictly shift-equivariant layer."""
         return replace(self, out_size=out_size, circular=True)

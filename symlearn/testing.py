@@ -178,11 +178,6 @@ class _Check:
         kept = path.hyperparameters()
         weights = {f"0.{name}" for name, _ in path.named_parameters() if name not in kept}
         self._require(weights <= set(found), f"no curvature for {sorted(weights - set(found))}")
-        held = sum(
-            factor.matrix.numel()
-            for name in weights
-            if isinstance(block := found[name], curvature.KroneckerBlocks)
-            for factor in (block.inputs, block.outputs)
-        )
+        held = sum(factor.matrix.numel() for name in weights for factor in found[name].factors)
         said = self.spec.factor_elements(self.geometry)
         self._require(held == said, f"{held} elements in factors, factor_elements says {said}")

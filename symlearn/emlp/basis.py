@@ -42,7 +42,7 @@ class BasisExpansion(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> BasisExpansion:
         """Move to another device or dtype; the basis is orthonormal to the precision of that."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for i, exact in enumerate(self._exact):
             self.get_buffer(f"solution{i}").copy_(exact)
         return self
