@@ -10,19 +10,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import nn
 
 from symlearn.collapse.modules import (
     CircularConv,
     ConstantMap,
     FactoredMap,
+    GeneratorMap,
     KeptPaths,
     MapSum,
+    PowerMap,
 )
 from symlearn.geometry import Geometry, OverGroup
 from symlearn.groups.features import GroupBias, GroupPool, GroupRepeat, PerElement
 from symlearn.groups.grid import GROUPS, GridGroup
 from symlearn.paths import PATHS, PathSpec, as_specs
+from symlearn.powerblock import PowerBlock
 from symlearn.relaxed import RelaxedLayer
 from symlearn.subsample import Align, Circular, CircularPool, PhaseReference
 
@@ -59,8 +63,11 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "CircularPool": ("pool", "align", "pads"),
     "CircularConv": ("conv", "geometry", "align", "bias"),
     "FactoredMap": ("in_shape", "out_shape", "channels_per_field", "coordinates", "bias"),
+    "GeneratorMap": ("in_shape", "out_shape", "rank"),
+    "PowerMap": ("in_shape", "out_shape", "bases", "powers", "zero", "picks"),
     "ConstantMap": ("out_shape", "bias"),
     "KeptPaths": ("geometry", "specs", "align"),
+    "PowerBlock": ("body", "skip", "rho"),
     "GroupPool": ("group", "how", "sites"),
     "GroupRepeat": ("group",),
     "GroupBias": ("channels", "group"),
@@ -69,7 +76,8 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
 _OWN: dict[str, type[nn.Module]] = {
     own.__name__: own
     for own in (
-        *(RelaxedLayer, CircularPool, CircularConv, FactoredMap, ConstantMap, KeptPaths),
+        *(RelaxedLayer, CircularPool, CircularConv, FactoredMap, GeneratorMap, ConstantMap),
+        *(KeptPaths, PowerMap, PowerBlock),
         *(GroupPool, GroupRepeat, GroupBias, PerElement),
     )
 }
@@ -95,7 +103,8 @@ def build(description: Description) -> nn.Module:
     try:
         if description["reference"] is not None:
             reference = _build_reference(description["reference"])
-        model = _build(description["root"], reference)
+        with torch.random.fork_rng(devices=()):  # torch draws weights, which nobody will see
+            model = _build(description["root"], reference)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"not a network description: {error!r}") from error
     if reference is not None:
@@ -129,7 +138,8 @@ def _build(data: Description, reference: PhaseReference | None) -> nn.Module:
     if kind not in _ARGUMENTS:
         raise KeyError(kind)
     arguments = data["arguments"]
-    module: nn.Module = _class(kind)(
+    make = PowerBlock.assemble if kind == "PowerBlock" else _class(kind)
+    module: nn.Module = make(
         **{name: _build_value(name, value, reference) for name, value in arguments.items()}
     )
     if isinstance(module, RelaxedLayer):
@@ -223,7 +233,11 @@ def _tupled(value: Any) -> Any:
 
 # arguments that JSON does not hold as they are: how they are described, and built
 _VALUES: dict[str, tuple[Callable[[Any], Any], Callable[[Any, PhaseReference | None], Any]]] = {
-    **dict.fromkeys(("pool", "conv", "module"), (_describe, _build)),
+    **dict.fromkeys(("pool", "conv", "module", "body"), (_describe, _build)),
+    "skip": (
+        lambda skip: None if skip is None else _describe(skip),
+        lambda data, reference: None if data is None else _build(data, reference),
+    ),
     "bias": (lambda bias: bias is not None, lambda data, _: data),
     "geometry": (asdict, lambda data, _: _build_geometry(data)),
     "specs": (_describe_specs, lambda data, _: _build_specs(data)),

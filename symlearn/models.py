@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import nn
 
+from curvature.checking import check_count, seeded
 from symlearn.lift import lift
 from symlearn.paths import FFC, Conv, GConv, PathSpec, as_specs
 from symlearn.paths.base import he_std, normal_
@@ -59,6 +60,8 @@ def small_cnn(
         padding_mode: Padding of the convolutions, as in torch.
         seed: Seed of the initial weights.
     """
+    for name, value in {"width": width, "in_channels": in_channels, "classes": classes}.items():
+        check_count(name, value)
     channels = [in_channels, width, 2 * width, 4 * width, 4 * width]
     with torch.random.fork_rng(devices=()):  # torch draws weights of its own
         layers: list[nn.Module] = []
@@ -152,6 +155,9 @@ def paper_backbone(
     Raises:
         ValueError: If the size is not a multiple of 32.
     """
+    given = {"alpha": alpha, "in_channels": in_channels, "classes": classes, "size": size}
+    for name, value in given.items():
+        check_count(name, value)
     if size % 32:
         raise ValueError(f"size is {size}; the network halves it five times, give a multiple of 32")
     widths = [in_channels] + [alpha * w for w in (1, 2, 2, 4, 4, 8, 8, 16)]
@@ -166,7 +172,7 @@ def paper_backbone(
 
 def _start_strict(net: nn.Module, seed: int) -> None:
     """Let paths without a symmetry start at zero contribution beside one that has it."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     for layer in relaxed_layers(net).values():
         paths = layer.named_paths().values()
         for path in paths:
@@ -176,7 +182,7 @@ def _start_strict(net: nn.Module, seed: int) -> None:
 
 def _he(net: nn.Sequential, seed: int) -> nn.Sequential:
     """He initialisation of all weights by a seed of their own, biases zero."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             normal_(module.weight, he_std(module.weight[0].numel()), generator)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 import curvature
 from curvature import Block, Gaussian, Likelihood
+from curvature.checking import check_count, seeded
 
 LINKS = ("mc", "probit")
 _CHUNK = 2**24  # numbers in one piece of the draws
@@ -123,7 +124,7 @@ class Posterior:
                 or not what the network takes.
         """
         _check_options(link, samples)
-        x = _as_inputs(x)
+        x = as_inputs(x)
         with torch.no_grad():
             mean, covariance = curvature.functional_covariance(
                 self.model, self.blocks, x, self.precision
@@ -146,11 +147,10 @@ class Posterior:
 def _check_options(link: str, samples: int) -> None:
     if link not in LINKS:
         raise ValueError(f"unknown link {link!r}; choose one of {list(LINKS)}")
-    if samples < 2:
-        raise ValueError(f"samples is {samples}; give at least two draws of the logits")
+    check_count("samples", samples, 2)
 
 
-def _as_inputs(x: object) -> Tensor:
+def as_inputs(x: object) -> Tensor:
     """Inputs as a tensor.
 
     Raises:
@@ -168,7 +168,7 @@ def _as_inputs(x: object) -> Tensor:
 
 def _draws(samples: int, like: Tensor, seed: int) -> Tensor:
     """Standard normal numbers [S, K], drawn on the CPU so that a seed means the same everywhere."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     size = (samples, like.shape[1])
     return torch.randn(size, generator=generator, dtype=torch.float64).to(like)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import curvature
+from curvature.checking import check_module
 from symlearn.geometry import Geometry, wrap_pad
 from symlearn.paths import Path, PathSpec
 from symlearn.subsample import Align
@@ -152,7 +153,12 @@ class RelaxedBiasRule(curvature.Rule):
 
 
 def relaxed_layers(model: nn.Module) -> dict[str, RelaxedLayer]:
-    """Qualified name to relaxed layer, in the model's order."""
+    """Qualified name to relaxed layer, in the model's order.
+
+    Raises:
+        TypeError: If the model is not a module.
+    """
+    check_module(model)
     return {n: m for n, m in model.named_modules() if isinstance(m, RelaxedLayer)}
 
 
@@ -164,15 +170,25 @@ def enabled_paths(model: nn.Module) -> dict[str, list[str]]:
     }
 
 
-def check_layers(model: nn.Module, saved: Iterable[str]) -> None:
-    """Check that a model has the relaxed layers of a saved one.
+def check_layers(model: nn.Module, saved: Mapping[str, Collection[str]]) -> None:
+    """Check that a model has the relaxed layers of a saved one, and paths of these names.
+
+    Args:
+        model: The model.
+        saved: `enabled_paths` of the saved one.
 
     Raises:
-        ValueError: If their names, or the order, differ.
+        ValueError: If names or order of the layers differ, or a path is missing.
     """
-    mine, theirs = list(relaxed_layers(model)), list(saved)
-    if mine != theirs:
-        raise ValueError(f"the model has relaxed layers {mine}, the saved one {theirs}")
+    layers, theirs = relaxed_layers(model), list(saved)
+    if list(layers) != theirs:
+        raise ValueError(f"the model has relaxed layers {list(layers)}, the saved one {theirs}")
+    for name, layer in layers.items():
+        unknown = sorted(set(saved[name]) - set(layer.paths))
+        if unknown:
+            raise ValueError(
+                f"layer {name!r} has no paths {unknown}; its paths are {list(layer.paths)}"
+            )
 
 
 def enable_paths(model: nn.Module, enabled: Mapping[str, Collection[str]]) -> None:

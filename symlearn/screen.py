@@ -13,6 +13,7 @@ from torch import nn
 
 import curvature
 from curvature import Data, Likelihood
+from curvature.checking import check_count, check_module, seeded
 from symlearn.fit.data import TrainData, first, null_loss
 from symlearn.fit.grow import Candidate, absent_paths, switch_off_idle, test_absent
 from symlearn.paths import Conv, PathSpec, as_specs
@@ -135,6 +136,9 @@ def screen(
         [('0', 'fc'), ('0', 'ffc')]
     """
     likelihood = curvature.as_likelihood(likelihood)
+    check_module(model)
+    check_count("samples", samples, 0)
+    generator = seeded(seed)
     source = TrainData(data, model, 256)
     specs = as_specs(paths)
     relaxed = _with_absent(model, source, specs, layers)
@@ -144,7 +148,6 @@ def screen(
             "gradients there say little about absent paths; give held-out data",
             stacklevel=2,
         )
-    generator = torch.Generator().manual_seed(seed)
     found = test_absent(
         relaxed,
         source.sample(samples, generator),
@@ -168,7 +171,7 @@ def _row(found: Candidate) -> ScreenRow:
 def _memorised(model: nn.Module, source: TrainData, likelihood: Likelihood) -> bool:
     x, y = first(source.everything())
     with torch.no_grad(), curvature.evaluating(model):
-        outputs = curvature.check_outputs(model(x), len(x))
+        outputs = curvature.outputs_of(model, x)
         loss = -float(likelihood.log_prob(outputs, likelihood.check(outputs, y))) / len(x)
     return loss < MEMORISED * null_loss(source, likelihood, outputs.shape[1])
 

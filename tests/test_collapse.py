@@ -21,7 +21,7 @@ from symlearn.collapse.modules import ConstantMap, FactoredMap, MapSum
 from symlearn.collapse.verify import CollapseError, difference
 from symlearn.geometry import Geometry
 from symlearn.groupconv import GroupConv2d
-from symlearn.paths import FFC, SFC, GConv, SConv, as_specs
+from symlearn.paths import FFC, SFC, GConv, LConv, SConv, as_specs
 from symlearn.relaxed import RelaxedLayer, relaxed_layers
 from tests.nets import NETS, make
 
@@ -124,6 +124,12 @@ def test_any_geometry(
         (("sconv", "sfc", "ffc"), "Conv2d+FactoredMap+FactoredMap"),
         ((SConv(anchors=4), SFC(anchors=3), "conv"), "Conv2d+FactoredMap"),
         (("symconv", "sfc", "fc"), "Linear"),
+        ((LConv(2, rank=3), "conv"), "Conv2d+GeneratorMap+GeneratorMap"),
+        ((LConv(0, fixed=("window",)),), "Conv2d"),
+        (
+            ("conv", "ffc", LConv(1, 2, ("rotation",))),
+            "Conv2d+FactoredMap+GeneratorMap+GeneratorMap",
+        ),
     ],
     ids=str,
 )

@@ -43,7 +43,7 @@ class LinearCandidate:
     """A generator ``x -> L x``.
 
     Attributes:
-        matrix: L, [d][d], of unit Frobenius norm.
+        matrix: L, d rows of d numbers, of unit Frobenius norm.
         change: Mean square change of the outputs per unit of its parameter.
         ratio: The same, relative to inputs unrelated to the Jacobian.
         p_value: Share of pairings of Jacobians with other inputs whose smallest ratio is as small.

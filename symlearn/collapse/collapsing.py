@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import curvature
 from curvature import Data, Likelihood
+from curvature.checking import check_weights
 from symlearn.collapse.channels import Pruning, prune_channels
 from symlearn.collapse.convert import plain_layer
 from symlearn.collapse.cost import latency, multiply_adds, weights
@@ -101,6 +102,7 @@ def run(model: nn.Module, data: object, steps: Steps, likelihood: str | Likeliho
     layers = relaxed_layers(model)
     if not layers:
         raise ValueError("the model has no relaxed layer to collapse")
+    check_weights(model)
     batches = None if data is None else _batches(data, model)
     reduced = copy.deepcopy(model)
     _switch_off(reduced, steps.drop)
@@ -185,6 +187,8 @@ def _switch_off(model: nn.Module, drop: Collection[str]) -> None:
 def _batches(data: Any, model: nn.Module) -> list[tuple[Tensor, Tensor | None]]:
     """Batches of inputs and targets, None for inputs alone."""
     if isinstance(data, (Tensor, np.ndarray)):
+        if data.ndim == 0:
+            raise ValueError("the data are a single number; give inputs [N, C, *size]")
         pair = (data, torch.zeros(len(data)))
         return [(x, None) for x, _ in curvature.batches(pair, model, _BATCH)]
     return list(curvature.batches(data, model, _BATCH))

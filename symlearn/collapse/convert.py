@@ -22,11 +22,15 @@ from symlearn.collapse.modules import (
     CircularConv,
     ConstantMap,
     FactoredMap,
+    GeneratorMap,
     KeptPaths,
     MapSum,
+    PowerMap,
 )
+from symlearn.generators.powermaps import PickedPowers
+from symlearn.generators.terms import FixedTerm, LearnedTerm
 from symlearn.geometry import CONVS, Geometry
-from symlearn.paths import FCPath, Path
+from symlearn.paths import EmlpPath, FCPath, LConvPath, Path, PowerPath
 from symlearn.paths.factored import FactoredPath
 from symlearn.relaxed import RelaxedLayer
 from symlearn.subsample import Align
@@ -64,17 +68,24 @@ def plain_layer(layer: RelaxedLayer) -> nn.Module:
 def _parts(layer: RelaxedLayer) -> dict[str, nn.Module]:
     """Summands of the layer without its bias, the convolution first."""
     on = {name: path for name, path in layer.named_paths().items() if path.enabled}
-    filters = {name: path.filters() for name, path in on.items()}
+    filters = {name: _filters(path) for name, path in on.items()}
     if layer.align is not None and not layer.align.idle:
         strict = [name for name, path in on.items() if path.reads_aligned]
         if any(filters[name] is None for name in strict):  # they share one grid
             rest = {name: path for name, path in on.items() if name not in strict}
             return {"paths": _kept(layer, strict, layer.align), **_others(layer, rest)}
+    others = _others(layer, {name: path for name, path in on.items() if path.filters() is None})
     convolutions = [f.double() for f in filters.values() if f is not None]
-    others = _others(layer, {name: path for name, path in on.items() if filters[name] is None})
     if not convolutions:
         return others
     return {"conv": _convolution(layer, torch.stack(convolutions).sum(0)), **others}
+
+
+def _filters(path: Path) -> Tensor | None:
+    """Filters of a path, or of the part of it that is a convolution."""
+    if isinstance(path, LConvPath) and not path.is_sparse():
+        return path.split()[0]
+    return path.filters()
 
 
 def _others(layer: RelaxedLayer, paths: dict[str, Path]) -> dict[str, nn.Module]:
@@ -83,8 +94,13 @@ def _others(layer: RelaxedLayer, paths: dict[str, Path]) -> dict[str, nn.Module]
     for name, path in paths.items():
         if isinstance(path, FactoredPath):
             plain[name] = _factored(path)
-        elif isinstance(path, FCPath):
+        elif isinstance(path, (EmlpPath, FCPath)):
             plain[name] = _matrix_module(path.geometry, path.linear.weight.detach().clone())
+        elif isinstance(path, LConvPath) and not path.is_sparse():
+            terms = path.split()[1]
+            plain.update({f"{name}_{k}": _generator(path.geometry, t) for k, t in terms.items()})
+        elif isinstance(path, PowerPath) and not path.is_stepped():
+            plain[name] = _power(path)
         else:
             plain[name] = _kept(layer, [name], None)
     return plain
@@ -147,6 +163,42 @@ def _factored(path: FactoredPath) -> FactoredMap:
         plain.register_buffer("reader", reader)
     if keeps_writer:
         plain.register_buffer("writer", writer)
+    return plain
+
+
+def _generator(geometry: Geometry, term: FixedTerm | LearnedTerm) -> GeneratorMap:
+    """One generator of a Lie algebra convolution."""
+    plain = GeneratorMap(
+        (geometry.in_channels, *geometry.in_size),
+        (geometry.out_channels, *geometry.out_size),
+        term.V.out_features if isinstance(term, LearnedTerm) else None,
+    )
+    plain.mix = nn.Parameter(term.W.weight.detach().clone())
+    if isinstance(term, LearnedTerm):
+        plain.read = nn.Parameter(term.V.weight.detach().clone())
+        plain.write = nn.Parameter(term.U.weight.detach().clone())
+    else:
+        plain.matrix = term.sites.matrix().to(plain.mix)
+    return plain
+
+
+def _power(path: PowerPath) -> PowerMap:
+    """A power series."""
+    geometry = path.geometry
+    plain = PowerMap(
+        (geometry.in_channels, *geometry.in_size),
+        (geometry.out_channels, *geometry.out_size),
+        tuple(isinstance(base, PickedPowers) for base in path.bases),
+        len(path.options.exponents),
+        path.options.zero,
+        not path.picks.identity,
+    )
+    plain.mix = nn.Parameter(path.theta.weight.detach().clone())
+    for held, base in zip(plain.series, path.bases, strict=True):
+        for name, values in base.named_buffers():
+            setattr(held, name, values.clone())
+    if plain.picks:
+        plain.picked = path.picks.index
     return plain
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from symlearn.generators.powermaps import DensePowers, PickedPowers, stacked
 from symlearn.geometry import Geometry, Sizes, wrap_pad
 from symlearn.paths import Path, PathSpec
 from symlearn.relaxed import sum_paths
@@ -78,6 +79,93 @@ class FactoredMap(nn.Module):
     def extra_repr(self) -> str:
         """Shapes, as torch's own modules print theirs."""
         return f"{list(self.in_shape)}, {list(self.out_shape)}, bias={self.bias is not None}"
+
+
+class GeneratorMap(nn.Module):
+    """One generator of a Lie algebra convolution: ``mix x L^T``, sites and channels on their own.
+
+    Args:
+        in_shape: Channels C and spatial size of the input.
+        out_shape: Channels C' and spatial size of the output.
+        rank: Rank of ``L = write read``; None for a given matrix L [S', S], which is no weight.
+    """
+
+    matrix: Tensor | None
+
+    def __init__(self, in_shape: Sizes, out_shape: Sizes, rank: int | None) -> None:
+        super().__init__()
+        self.in_shape, self.out_shape, self.rank = in_shape, out_shape, rank
+        n_in, n_out = math.prod(in_shape[1:]), math.prod(out_shape[1:])
+        self.mix = nn.Parameter(torch.zeros(out_shape[0], in_shape[0]))
+        self.register_buffer("matrix", torch.zeros(n_out, n_in) if rank is None else None)
+        if rank is not None:
+            self.read = nn.Parameter(torch.zeros(rank, n_in))
+            self.write = nn.Parameter(torch.zeros(n_out, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, C, *in] to [N, C', *out]."""
+        flat = x.flatten(2)
+        if self.matrix is not None:
+            out = self.mix @ (flat @ self.matrix.T)
+        else:
+            out = self.mix @ (flat @ self.read.T) @ self.write.T
+        return out.reshape(x.shape[0], *self.out_shape)
+
+    def extra_repr(self) -> str:
+        """Shapes, as torch's own modules print theirs."""
+        return f"{list(self.in_shape)}, {list(self.out_shape)}, rank={self.rank}"
+
+
+class PowerMap(nn.Module):
+    """A power series of base matrices: ``mix`` times the stacked products of their powers.
+
+    Args:
+        in_shape: Channels C and spatial size of the input.
+        out_shape: Channels C' and spatial size of the output.
+        bases: For each base matrix whether its powers are sites to pick (True) or matrices.
+        powers: Number P of powers of each.
+        zero: Place of the identity among them.
+        picks: Whether output sites are picked from the input's, or the same.
+    """
+
+    picked: Tensor | None
+
+    def __init__(
+        self,
+        in_shape: Sizes,
+        out_shape: Sizes,
+        bases: tuple[bool, ...],
+        powers: int,
+        zero: int,
+        picks: bool,
+    ) -> None:
+        super().__init__()
+        self.in_shape, self.out_shape = in_shape, out_shape
+        self.bases, self.powers, self.zero, self.picks = bases, powers, zero, picks
+        sites = math.prod(in_shape[1:])
+        self.series = nn.ModuleList()
+        for picking in bases:
+            if picking:
+                index = torch.zeros(powers, sites, dtype=torch.long)
+                self.series.append(PickedPowers(index, persistent=True))
+            else:
+                matrices = torch.zeros(powers - 1, sites, sites)
+                self.series.append(DensePowers(matrices, zero, persistent=True))
+        # the site behind the last one is zero, as padding is
+        picked = torch.zeros(math.prod(out_shape[1:]), dtype=torch.long) if picks else None
+        self.register_buffer("picked", picked)
+        self.mix = nn.Parameter(torch.zeros(out_shape[0], in_shape[0] * powers ** len(bases)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, C, *in] to [N, C', *out]."""
+        moved = stacked(x.flatten(2), self.series).flatten(1, 2)
+        if self.picked is not None:
+            moved = torch.cat([moved, moved.new_zeros(*moved.shape[:2], 1)], 2)[..., self.picked]
+        return (self.mix @ moved).reshape(x.shape[0], *self.out_shape)
+
+    def extra_repr(self) -> str:
+        """Shapes, as torch's own modules print theirs."""
+        return f"{list(self.in_shape)}, {list(self.out_shape)}, powers={self.powers}"
 
 
 class ConstantMap(nn.Module):

@@ -103,8 +103,9 @@ def check_report(
         seed: Seed of probes and shifts.
 
     Raises:
-        ValueError: If there are fewer than two images, they are malformed, or the network's outputs
-            are not finite (`symlearn.audit.NotFiniteError`).
+        ValueError: If there are fewer than two images, they are malformed, no layer's input has
+            more than one site, or the network's outputs are not finite
+            (`symlearn.audit.NotFiniteError`).
         TypeError: If the data are of an unknown kind.
     """
     check_count("images", images, 2)
@@ -112,6 +113,8 @@ def check_report(
     x = _first(data, model, images)
     if len(x) < 2:
         raise ValueError(f"a check compares images with each other: give at least 2, got {len(x)}")
+    if not _has_maps(model):
+        raise ValueError("a check moves maps by pixels; all relaxed layers are between vectors")
     with frozen(model), torch.no_grad():
         network = _Network(model, x, seeded(seed))
         found = {facts.name: (network.check(facts, layers[facts.name]),) for facts in report}
@@ -123,7 +126,8 @@ def checked_after_fit(
 ) -> StructureReport:
     """The report of an evidence fit, checked on training images if there are enough of them.
 
-    A network whose outputs are not finite cannot be checked; the report says so.
+    A network whose outputs are not finite cannot be checked; the report says so. In a network
+    on vectors there is nothing to check.
 
     Args:
         report: The report.
@@ -132,12 +136,17 @@ def checked_after_fit(
         most: Most images taken; 0 for no check.
     """
     enough = most > 1 and sum(len(x) for x, _ in until(batches, 2)) > 1
-    if not enough or report.objective != "evidence":
+    if not enough or report.objective != "evidence" or not _has_maps(model):
         return report
     try:
         return check_report(report, model, batches, images=most)
     except NotFiniteError as error:
         return replace(report, meta={**report.meta, "check": f"not possible: {error}"})
+
+
+def _has_maps(model: nn.Module) -> bool:
+    """Whether a relaxed layer's input has more than one site."""
+    return any(layer.geometry.in_sites > 1 for layer in relaxed_layers(model).values())
 
 
 def _first(data: Data | Tensor | np.ndarray[Any, Any], model: nn.Module, most: int) -> Tensor:

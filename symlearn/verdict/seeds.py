@@ -51,6 +51,9 @@ class SeedsResult:
             result.save(folder / f"seed-{seed}")
         self.report.to_json(folder / SUMMARY)
 
+    def __str__(self) -> str:
+        return str(self.report)
+
 
 def fit_seeds(
     model: nn.Module | Factory,

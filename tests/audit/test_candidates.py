@@ -160,7 +160,8 @@ def test_trained_networks_show_the_symmetry_of_their_data(kind: str) -> None:
         both = found[:2]
         assert len(both) == 2
         for name in ("translation_x", "translation_y"):
-            assert sum(c.cosines[name] ** 2 for c in both) > 0.8
+            # of two directions of six at random it would be a third
+            assert sum(c.cosines[name] ** 2 for c in both) > 0.7
         for c in both:
             assert max(c.cosines, key=lambda n: abs(c.cosines[n])).startswith("translation")
     else:

@@ -336,3 +336,16 @@ def test_a_network_that_cannot_be_checked_says_so() -> None:
     assert checked.layers == report.layers
     assert "NaN or infinite" in str(checked.meta["check"])
     assert checked_after_fit(report, model, [(x[:1], torch.zeros(1))], 64) is report
+
+
+def test_vectors_have_nothing_to_check() -> None:
+    from symlearn.groups import SO, Scalar, V
+
+    group = SO(2)
+    x, y = torch.randn(20, 2), torch.randn(20, 1)
+    model = symlearn.relaxed_mlp(V(group), Scalar(group), group, width=8, depth=1)
+    config = symlearn.FitConfig(epochs=1, likelihood="gaussian", progress=False)
+    result = symlearn.fit(model, (x, y), config)
+    assert all(layer.checks == () for layer in result.report)
+    with pytest.raises(ValueError, match="all relaxed layers are between vectors"):
+        result.check(x)
