@@ -34,7 +34,7 @@ PARTS: list[tuple[Any, str, str]] = [
     (fitting.Fitting, "__init__", "start"),
     (fitting.Fitting, "finish", "final report"),
     (fitting.Fitting, "_challenge", "challenges"),
-    (fitting.Fitting, "_grow", "growth tests"),
+    (fitting.Fitting, "grow", "growth tests"),
     (fitting, "train_epoch", "weights"),
     (precisions, "measure", "gradients of all data"),
     (curvature, "kronecker", "curvature pass"),
