@@ -44,13 +44,14 @@ def test_any_number_of_processes_finds_the_same(fleet: Fleet) -> None:
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_whole_fits_agree(fleet: Fleet, case: str, dtype: str) -> None:
-    """Evidence to 1e-5, the same verdicts: also in single precision."""
+    """The same evidence and verdicts, also in single precision, where epochs of rounding add up."""
+    rel = {"float64": 1e-6, "float32": 1e-4}[dtype]
     body = partial(together.fitted, case=case, dtype=dtype)
     (one,) = fleet.run(1, body)
     for size in (2, 4):
         for found in fleet.run(size, body, seconds=600):
             assert found["verdicts"] == one["verdicts"]
-            assert_agree(found["log_evidence"], one["log_evidence"], rel=1e-5)
+            assert_agree(found["log_evidence"], one["log_evidence"], rel=rel)
             assert found["n_data"] == one["n_data"]
 
 
