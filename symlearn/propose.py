@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,14 +21,10 @@ from symlearn.audit import (
 from symlearn.audit.linear import MOST_NUMBERS
 from symlearn.paths import PATHS, PathSpec, as_specs
 from symlearn.progress import Progress
-from symlearn.report import schema
-from symlearn.report.files import deliver, fetch
+from symlearn.report.document import Document
 from symlearn.report.text import draw_lines
 from symlearn.screen import ScreenRow, screen
 from symlearn.select import Selection
-
-FORMAT = "symlearn.proposals/1"
-"""Name and version of the JSON format: the fields of `Proposals`, with null for nan."""
 
 NONE = "–"
 NETWORK = "(network)"
@@ -71,7 +66,7 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Proposals:
+class Proposals(Document):
     """The table: paths by their gain, then directions by their ratio.
 
     Attributes:
@@ -80,6 +75,8 @@ class Proposals:
         n_images: Inputs that the invariances were measured on.
         level: Largest p-value of an invariance that is proposed.
     """
+
+    FORMAT = "symlearn.proposals/1"
 
     rows: tuple[Proposal, ...]
     left_out: dict[str, str]
@@ -90,24 +87,6 @@ class Proposals:
     def proposed(self) -> tuple[Proposal, ...]:
         """The rows that are proposed."""
         return tuple(row for row in self.rows if row.proposed)
-
-    def to_json(self, path: str | Path | None = None) -> str:
-        """JSON text, also written to a file when one is given; `from_json` restores the table.
-
-        Raises:
-            FileNotFoundError: If the folder of `path` does not exist.
-        """
-        return deliver(schema.dumps(self, FORMAT), path)
-
-    @classmethod
-    def from_json(cls, path_or_text: str | Path) -> Proposals:
-        """The table that `to_json` wrote, from a file or its text.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the text is damaged or of another format.
-        """
-        return schema.loads(fetch(path_or_text), cls, FORMAT)
 
     def __str__(self) -> str:
         body = [

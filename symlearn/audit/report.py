@@ -13,24 +13,17 @@ from symlearn.audit.attribution import Attribution, Contribution
 from symlearn.audit.lie import LieDerivative
 from symlearn.audit.metrics import Measured
 from symlearn.audit.translation import TranslationError
-from symlearn.report import schema
-from symlearn.report.files import deliver, fetch
+from symlearn.report.document import Document
 from symlearn.report.text import draw_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMAT = "symlearn.audit/1"
-"""Name and version of the JSON format; the number changes whenever an older reader could misread.
-
-The fields are those of `Audit` and of what it holds, as in docs/reference/report-schema.md: null
-for nan."""
-
 NONE = "–"
 
 
 @dataclass(frozen=True)
-class Audit:
+class Audit(Document):
     """What was measured of a network.
 
     Attributes:
@@ -50,6 +43,8 @@ class Audit:
         >>> audit.lie[0].mean_square > 0
         True
     """
+
+    FORMAT = "symlearn.audit/1"
 
     lie: tuple[LieDerivative, ...]
     layers: tuple[Attribution, ...]
@@ -72,25 +67,6 @@ class Audit:
         raise KeyError(
             f"no table for {transform!r}; there are {[t.transform for t in self.layers]}"
         )
-
-    def to_json(self, path: str | Path | None = None) -> str:
-        """JSON text, also written to a file when one is given; `from_json` restores the audit.
-
-        Raises:
-            FileNotFoundError: If the folder of `path` does not exist.
-        """
-        return deliver(schema.dumps(self, FORMAT), path)
-
-    @classmethod
-    def from_json(cls, path_or_text: str | Path) -> Audit:
-        """The audit that `to_json` wrote, from a file or its text.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the text is damaged, of another format, or has fields that are missing,
-                unknown or of a wrong type.
-        """
-        return schema.loads(fetch(path_or_text), cls, FORMAT)
 
     def plot(self, path: str | Path | None = None, *, most: int = 30) -> Figure:
         """Draw what the modules contribute to each Lie derivative, a column per transformation.

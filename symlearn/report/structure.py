@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from symlearn.report import files, html, markdown, plots, reliability, schema, text
 from symlearn.report.calibration import Calibration
 from symlearn.report.check import SymmetryCheck
+from symlearn.report.document import Document, layer_of
 from symlearn.report.rule import supported, verdict
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class LayerStructure:
 
 
 @dataclass(frozen=True)
-class StructureReport:
+class StructureReport(Document):
     """Which path survived in which layer of one fitted model, and how sure that is.
 
     Printing it shows the table. `report["features.0"]` is one layer; iterating gives them in order.
@@ -132,6 +133,8 @@ class StructureReport:
         meta: Free facts about the run, such as seed, epochs and version.
         calibration: Calibration on a test set, one for each predictor; empty when none was given.
     """
+
+    FORMAT = schema.FORMAT
 
     layers: tuple[LayerStructure, ...]
     heads: dict[str, PathStructure]
@@ -155,11 +158,7 @@ class StructureReport:
         Raises:
             KeyError: If there is none; the message lists the layers there are.
         """
-        for layer in self.layers:
-            if layer.name == name:
-                return layer
-        names = ", ".join(layer.name for layer in self.layers) or "none"
-        raise KeyError(f"no layer named {name!r} in the report; its layers are: {names}")
+        return layer_of(self.layers, name)
 
     def __iter__(self) -> Iterator[LayerStructure]:
         """Iterate over the layers in the order of the model."""
@@ -203,27 +202,6 @@ class StructureReport:
             width: Columns to aim for. Numbers are never cut: a table that needs more is wider.
         """
         return files.deliver(text.render(self, width), path)
-
-    def to_json(self, path: str | Path | None = None) -> str:
-        """Return the report as JSON, from which `from_json` restores it exactly.
-
-        Args:
-            path: File to write as well; an existing one is replaced as a whole.
-        """
-        return files.deliver(schema.dumps(self), path)
-
-    @classmethod
-    def from_json(cls, path_or_text: str | Path) -> Self:
-        """Read a report written by `to_json`.
-
-        Args:
-            path_or_text: A file, or the JSON text itself (a string that starts with "{").
-
-        Raises:
-            ValueError: If the text is not a whole and valid report; the message names each field.
-            FileNotFoundError: If it is not JSON text and no such file exists.
-        """
-        return schema.loads(files.fetch(path_or_text), cls)
 
     def to_markdown(self, path: str | Path | None = None) -> str:
         """Return the report as Markdown with a table (GitHub flavour).

@@ -5,17 +5,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from symlearn.report import files, rule, schema, table
+from symlearn.report import rule, schema, table
+from symlearn.report.document import Document
 from symlearn.report.text import WIDTH, draw_lines
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-FORMAT = "symlearn.location/1"
-"""Name and version of the JSON format."""
 
 START, CONTROL = "start", "control"
 
@@ -47,7 +44,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Location:
+class Location(Document):
     """Whether free paths are needed, and where. Printing it shows the comparison.
 
     Attributes:
@@ -59,6 +56,8 @@ class Location:
         tolerance: Nats by which log evidences must differ to prefer one network.
         n_data: Number of training samples.
     """
+
+    FORMAT = "symlearn.location/1"
 
     needed: str
     layers: tuple[str, ...]
@@ -127,35 +126,6 @@ class Location:
     def __str__(self) -> str:
         """Return the text."""
         return _text(self)
-
-    def to_text(self, path: str | Path | None = None) -> str:
-        """Return the finding and the comparison as plain text.
-
-        Args:
-            path: File to write as well; an existing one is replaced as a whole.
-        """
-        return files.deliver(_text(self), path)
-
-    def to_json(self, path: str | Path | None = None) -> str:
-        """Return all as JSON, from which `from_json` restores it exactly.
-
-        Args:
-            path: File to write as well; an existing one is replaced as a whole.
-        """
-        return files.deliver(schema.dumps(self, FORMAT), path)
-
-    @classmethod
-    def from_json(cls, path_or_text: str | Path) -> Self:
-        """Read what `to_json` wrote.
-
-        Args:
-            path_or_text: A file, or the JSON text itself (a string that starts with "{").
-
-        Raises:
-            ValueError: If the text is not whole and valid; the message names each field.
-            FileNotFoundError: If it is not JSON text and no such file exists.
-        """
-        return schema.loads(files.fetch(path_or_text), cls, FORMAT)
 
 
 # --- Text ---

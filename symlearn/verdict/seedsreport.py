@@ -6,17 +6,14 @@ import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from symlearn.report import LayerStructure, StructureReport, files, rule, schema, table
+from symlearn.report import LayerStructure, StructureReport, rule, schema, table
+from symlearn.report.document import Document, layer_of
 from symlearn.report.text import WIDTH, draw_lines
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-FORMAT = "symlearn.seeds/1"
-"""Name and version of the JSON format."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ class SeedsLayer:
 
 
 @dataclass(frozen=True)
-class SeedsReport:
+class SeedsReport(Document):
     """What several seeds say of one network. Printing it shows the table.
 
     Attributes:
@@ -116,6 +113,8 @@ class SeedsReport:
         n_data: Number of training samples.
         objective: What was optimised, "evidence" or "map".
     """
+
+    FORMAT = "symlearn.seeds/1"
 
     seeds: tuple[int, ...]
     layers: tuple[SeedsLayer, ...]
@@ -167,44 +166,11 @@ class SeedsReport:
         Raises:
             KeyError: If there is none; the message lists the layers there are.
         """
-        for layer in self.layers:
-            if layer.name == name:
-                return layer
-        names = ", ".join(layer.name for layer in self.layers) or "none"
-        raise KeyError(f"no layer named {name!r} in the report; its layers are: {names}")
+        return layer_of(self.layers, name)
 
     def __str__(self) -> str:
         """Return the text table."""
         return _text(self)
-
-    def to_text(self, path: str | Path | None = None) -> str:
-        """Return the report as a plain text table.
-
-        Args:
-            path: File to write as well; an existing one is replaced as a whole.
-        """
-        return files.deliver(_text(self), path)
-
-    def to_json(self, path: str | Path | None = None) -> str:
-        """Return the report as JSON, from which `from_json` restores it exactly.
-
-        Args:
-            path: File to write as well; an existing one is replaced as a whole.
-        """
-        return files.deliver(schema.dumps(self, FORMAT), path)
-
-    @classmethod
-    def from_json(cls, path_or_text: str | Path) -> Self:
-        """Read a report written by `to_json`.
-
-        Args:
-            path_or_text: A file, or the JSON text itself (a string that starts with "{").
-
-        Raises:
-            ValueError: If the text is not a whole and valid report; the message names each field.
-            FileNotFoundError: If it is not JSON text and no such file exists.
-        """
-        return schema.loads(files.fetch(path_or_text), cls, FORMAT)
 
 
 # --- Text ---
