@@ -1,8 +1,8 @@
 """Other ways to decide how much symmetry a layer keeps, on the networks that `symlearn.wrap` makes.
 
 Each trains with the optimiser, schedule and data of `symlearn.fit`, so that accuracies, seconds and
-verdicts compare. The prior grid and the sparsity penalties
-need validation data; the gates and the learned augmentation have strengths set by hand.
+verdicts compare. The prior grid and the sparsity penalties need validation data; the gates and the
+learned augmentation have strengths set by hand.
 """
 
 from symlearn.baselines.augerino import RandomPose, augerino, averaged_proba

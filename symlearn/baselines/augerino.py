@@ -90,7 +90,6 @@ def augerino(
     config = config or FitConfig()
     pose = RandomPose(seed=config.seed)
     began = time.perf_counter()
-
     hooks: list[RemovableHandle] = []
 
     def prepare(run: Fitting) -> None:
@@ -132,10 +131,8 @@ def averaged_proba(
     """
     if copies < 1:
         raise ValueError(f"copies is {copies}; give at least 1")
-    return sum(
-        (result.predict_proba(pose(x), batch_size) for _ in range(copies - 1)),
-        result.predict_proba(pose(x), batch_size),
-    ).div(copies)
+    drawn = [result.predict_proba(pose(x), batch_size) for _ in range(copies)]
+    return torch.stack(drawn).mean(0)
 
 
 def _range_step(pose: RandomPose, reward: float) -> Any:

@@ -7,7 +7,7 @@ weights, so that zeros are exact. A path with a factor at zero contributes nothi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -54,22 +54,7 @@ def sparse_paths(
     shrink = shrink_group if penalty == "group" else shrink_each
 
     def train_at(strength: float, config: FitConfig) -> Fitting:
-        handles: list[RemovableHandle] = []
-
-        def prepare(run: Fitting) -> None:
-            weights = [w for path in named_paths(run.model).values() for w in path.factors()]
-
-            @torch.no_grad()
-            def step(optimiser: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-                for weight in weights:
-                    shrink(weight, optimiser.param_groups[0]["lr"] * strength)
-
-            handles.append(run.state.optimiser.register_step_post_hook(step))
-
-        run = train_map(model, train, config, prepare=prepare)
-        handles[0].remove()
-        _zero_average(run)
-        return run
+        return _penalised(model, train, config, shrink, strength)
 
     return choose(
         f"{penalty} lasso" if penalty == "group" else "L1",
@@ -80,6 +65,32 @@ def sparse_paths(
         config or FitConfig(),
         equal_compute,
     )
+
+
+def _penalised(
+    model: nn.Module,
+    train: Data,
+    config: FitConfig,
+    shrink: Callable[[Tensor, float], None],
+    strength: float,
+) -> Fitting:
+    """Train with a proximal step on all paths after each step of the weights."""
+    handles: list[RemovableHandle] = []
+
+    def prepare(run: Fitting) -> None:
+        weights = [w for path in named_paths(run.model).values() for w in path.factors()]
+
+        @torch.no_grad()
+        def step(optimiser: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            for weight in weights:
+                shrink(weight, optimiser.param_groups[0]["lr"] * strength)
+
+        handles.append(run.state.optimiser.register_step_post_hook(step))
+
+    run = train_map(model, train, config, prepare=prepare)
+    handles[0].remove()
+    _zero_average(run)
+    return run
 
 
 def shrink_group(weight: Tensor, amount: float) -> None:
