@@ -23,11 +23,12 @@ def redraw(model: nn.Module, seed: int) -> None:
     Biases are zero, and normalisation layers as torch makes them, their statistics included.
 
     Raises:
-        ValueError: If the network has parameters for which no way to draw them is known.
+        ValueError: If the network has values for which no way to draw them is known.
     """
-    generator = seeded(seed)
-    unknown: list[str] = []
-    _redraw(model, "", generator, unknown)
+    for tensor in _to_draw(model).values():  # what nobody draws will stay NaN
+        tensor.fill_(torch.nan)
+    _redraw(model, seeded(seed))
+    unknown = [name for name, tensor in _to_draw(model).items() if bool(tensor.isnan().any())]
     if unknown:
         raise ValueError(
             f"it is not known how to draw fresh values of {', '.join(unknown)}; give the modules a "
@@ -36,7 +37,21 @@ def redraw(model: nn.Module, seed: int) -> None:
         )
 
 
-def _redraw(module: nn.Module, name: str, generator: torch.Generator, unknown: list[str]) -> None:
+def _to_draw(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters of a network, and the statistics that its layers have measured."""
+    measured = {
+        name: buffer
+        for name, buffer in model.named_buffers()
+        if _is_statistic(name) and buffer.is_floating_point()
+    }
+    return {name: p.detach() for name, p in model.named_parameters()} | measured
+
+
+def _is_statistic(name: str) -> bool:
+    return name.rpartition(".")[2] in _STATISTICS
+
+
+def _redraw(module: nn.Module, generator: torch.Generator) -> None:
     own = dict(module.named_parameters(recurse=False))
     if isinstance(module, RelaxedLayer):
         for spec in module.specs:  # anew: a path may have learned more than its weights
@@ -44,9 +59,8 @@ def _redraw(module: nn.Module, name: str, generator: torch.Generator, unknown: l
             module.paths[spec.name] = built.to(next(module.parameters(), torch.empty(0)))
         module.reset_parameters(generator)
         return
-    if isinstance(module, _FILTERS):
-        weight = module.get_parameter("weight")
-        normal_(weight, he_std(weight[0].numel()), generator)
+    if isinstance(module, _FILTERS) and "weight" in own:
+        normal_(own["weight"], he_std(own["weight"][0].numel()), generator)
         if "bias" in own:
             nn.init.zeros_(own["bias"])
     elif isinstance(module, GroupBias):
@@ -56,10 +70,8 @@ def _redraw(module: nn.Module, name: str, generator: torch.Generator, unknown: l
         with torch.random.fork_rng(devices=()):  # torch draws with its global generator
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             reset()
-    else:
-        unknown += [f"{name}.{key}".lstrip(".") for key in own]
-    for key, child in module.named_children():
-        _redraw(child, f"{name}.{key}".lstrip("."), generator, unknown)
+    for child in module.children():
+        _redraw(child, generator)
 
 
 def path_names(model: nn.Module) -> tuple[str, ...]:
@@ -80,14 +92,23 @@ def all_on(description: Any) -> Any:
     )
 
 
-def kept_tensors(model: nn.Module, prior: str) -> dict[str, Tensor]:
-    """The values of a network that are not drawn from the seed, copied to the CPU.
+def kept_names(model: nn.Module, prior: str) -> set[str]:
+    """Names of the values of a network that are not drawn from the seed.
 
     All of them, or, for fresh weights, buffers other than the statistics of normalisation layers.
     """
+    names = set(model.state_dict())
+    if prior != "fresh":
+        return names
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return {name for name in names - parameters if not _is_statistic(name)}
+
+
+def kept_tensors(model: nn.Module, prior: str) -> dict[str, Tensor]:
+    """The values of a network that are not drawn from the seed, copied to the CPU."""
+    kept = kept_names(model, prior)
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
-        if prior != "fresh" or not (name in parameters or name.rpartition(".")[2] in _STATISTICS)
+        if name in kept
     }

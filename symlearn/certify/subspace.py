@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from curvature.capture import check_separable
+
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _NORMS = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm),
@@ -28,7 +30,7 @@ class FlatNetwork:
         film: Positions of the parameters of normalisation layers and of the head.
 
     Raises:
-        ValueError: If it has no parameters.
+        ValueError: If it has no parameters, or its output for one sample depends on others.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -36,6 +38,7 @@ class FlatNetwork:
         named = dict(model.named_parameters())
         if not named:
             raise ValueError("the network has no parameters; there is nothing to certify")
+        check_separable(model)
         self._shapes = {name: p.shape for name, p in named.items()}
         self._sizes = [p.numel() for p in named.values()]
         self.start = torch.cat([p.detach().reshape(-1) for p in named.values()])

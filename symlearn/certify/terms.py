@@ -16,7 +16,7 @@ from symlearn.certify.bounds import BOUNDS
 from symlearn.certify.config import PRIORS, Choice
 from symlearn.certify.message import Code, Message
 from symlearn.certify.projectors import PROJECTORS, Space
-from symlearn.certify.start import path_names, redraw
+from symlearn.certify.start import kept_names, path_names, redraw
 from symlearn.certify.subspace import FlatNetwork
 from symlearn.certify.training import Subspace
 from symlearn.collapse.collapsing import convert
@@ -84,7 +84,7 @@ class Terms:
             redraw(base, self.seed)
         if self.paths:
             base = _with_structure(base, dict(zip(self.paths, structure, strict=True)))
-        _put(self.tensors, base)
+        _put(self.tensors, base, self.prior)
         return FlatNetwork(base.float().requires_grad_())
 
     def subspace(
@@ -157,8 +157,14 @@ def _with_structure(base: nn.Module, on: Mapping[str, bool]) -> nn.Module:
     return convert(base)
 
 
-def _put(tensors: Mapping[str, Tensor], model: nn.Module) -> None:
+def _put(tensors: Mapping[str, Tensor], model: nn.Module, prior: str) -> None:
     found = model.state_dict()
+    drawn = sorted((set(tensors) & set(found)) - kept_names(model, prior))
+    if drawn:
+        raise ValueError(
+            f"the certificate brings values of {', '.join(drawn)}, which prior={prior!r} draws "
+            "from the seed"
+        )
     other = [
         name
         for name, tensor in tensors.items()
