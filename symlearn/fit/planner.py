@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,15 +13,20 @@ from torch.utils.data import DataLoader
 from curvature import Data
 from symlearn.fit.config import FitConfig
 from symlearn.fit.data import TrainData, first
-from symlearn.fit.rehearsal import Samples, idle_paths, rehearse
-from symlearn.memory.live import OTHER, Peak
+from symlearn.fit.rehearsal import FACTORS, WEIGHTS, Samples, idle_paths, rehearse
+from symlearn.memory.live import EIGENVECTORS, OTHER, Peak
 from symlearn.memory.paths import LIGHTER, Cost, Place, lighter
 from symlearn.memory.size import as_bytes, as_text
 from symlearn.paths import PathSpec
 from symlearn.relaxed import relaxed_layers
 from symlearn.report.text import draw_lines
 
-KINDS = ("weights", "factors", "eigenvectors", OTHER)
+KINDS = (WEIGHTS, FACTORS, EIGENVECTORS, OTHER)
+# estimator -> phases in which it is used
+_MEASURED_IN = {
+    "estimator": ("evidence step", "growth", "trials"),
+    "report_estimator": ("report",),
+}
 _FEWER_SAMPLES = (500, 100)  # for directions of absent paths
 
 
@@ -54,21 +59,25 @@ class MemoryPlan:
         return max(peak.total for peak in self.phases.values())
 
     @property
+    def where(self) -> str:
+        """The phase of that peak."""
+        return max(self.phases, key=lambda name: self.phases[name].total)
+
+    @property
     def fits(self) -> bool:
         """Whether that keeps to the budget."""
         return self.budget is None or self.peak <= self.budget
 
     def summary(self) -> str:
         """The prediction and what was decided, in a few sentences."""
-        where = max(self.phases, key=lambda name: self.phases[name].total)
-        text = f"Predicted peak: {as_text(self.peak)}, in the phase {where!r}"
+        text = f"Predicted peak: {as_text(self.peak)}, in the phase {self.where!r}"
         text += "." if self.budget is None else f", of {as_text(self.budget)} allowed."
         if self.changes:
             text += f" Changed to keep to it: {'; '.join(self.changes)}."
         return text if self.fits else f"{text} {self._advice()}"
 
     def _advice(self) -> str:
-        kinds = max(self.phases.values(), key=lambda peak: peak.total).kinds
+        kinds = self.phases[self.where].kinds
         parts = ", ".join(f"{kind} {as_text(kinds.get(kind, 0))}" for kind in KINDS)
         advice = f"This does not fit, in parts as small as they can be ({parts})."
         if self.paths:
@@ -141,15 +150,18 @@ def memory_plan(
     budget = None if config.memory_budget is None else as_bytes(config.memory_budget)
     phases = rehearse(model, samples, config, checkpoints)
     plan = MemoryPlan(phases, config, (), budget, {})
-    for smaller, change in _options(model, samples, config):
-        if plan.fits:
-            return plan
-        tried = replace(plan.config, **smaller)
+    left = [] if plan.fits else list(_options(model, samples, plan))
+    while not plan.fits:
+        option = next((o for o in left if plan.where in o.phases), None)
+        if option is None:
+            return replace(plan, paths=_lighter_paths(model, plan))
+        left.remove(option)
+        tried = replace(plan.config, **{option.name: option.value})
         phases = rehearse(model, samples, tried, checkpoints)
         found = replace(plan, phases=phases, config=tried)
         if found.peak < plan.peak:
-            plan = _with_change(found, change)
-    return plan if plan.fits else replace(plan, paths=_lighter_paths(model, plan))
+            plan = _with_change(found, option)
+    return plan
 
 
 def kept_to_budget(
@@ -170,30 +182,53 @@ def kept_to_budget(
     return plan.config
 
 
-def _with_change(plan: MemoryPlan, change: str) -> MemoryPlan:
+@dataclass(frozen=True)
+class _Option:
+    """A value of an option that takes less memory.
+
+    Attributes:
+        name: Name of the option.
+        value: The value.
+        phases: Phases whose peaks it may lower.
+    """
+
+    name: str
+    value: Any
+    phases: Collection[str]
+
+
+def _with_change(plan: MemoryPlan, option: _Option) -> MemoryPlan:
     """The plan with one more change; a later one of the same option replaces the earlier."""
-    option = change.partition("=")[0]
-    kept = tuple(c for c in plan.changes if c.partition("=")[0] != option)
-    return replace(plan, changes=(*kept, change))
+    kept = tuple(c for c in plan.changes if c.partition("=")[0] != option.name)
+    return replace(plan, changes=(*kept, f"{option.name}={option.value!r}"))
 
 
-def _options(
-    model: nn.Module, samples: Samples, config: FitConfig
-) -> Iterator[tuple[dict[str, Any], str]]:
-    """Options that take less memory, to be tried one after the other."""
-    whole = samples.batch_size or config.batch_size
-    mixing = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
-    size = min(samples.n, max(whole, config.pass_size)) // 4
-    while size >= (whole if mixing else 1):
-        yield {"micro_batch": size}, f"micro_batch={size}"
-        size = size // 4 if size >= 4 else 0
-    for name in ("estimator", "report_estimator"):
+def _options(model: nn.Module, samples: Samples, plan: MemoryPlan) -> Iterator[_Option]:
+    """Options to be tried one after the other, those that change the numbers least first."""
+    config, sizes = plan.config, _micro_batches(model, samples, plan.config)
+    least = max(p.kinds.get(WEIGHTS, 0) + p.kinds.get(FACTORS, 0) for p in plan.phases.values())
+    if plan.budget is not None and least > plan.budget:
+        sizes = sizes[-1:]  # nothing will do: only the smallest is worth telling
+    for size in sizes:
+        yield _Option("micro_batch", size, plan.phases)
+    for name, phases in _MEASURED_IN.items():
         if getattr(config, name) in ("exact", "truncated"):
-            yield {name: "sketch"}, f"{name}='sketch'"
+            yield _Option(name, "sketch", phases)
     if idle_paths(model, config):
         for count in _FEWER_SAMPLES:
             if count < config.grow_samples:
-                yield {"grow_samples": count}, f"grow_samples={count}"
+                yield _Option("grow_samples", count, ("start", "growth"))
+
+
+def _micro_batches(model: nn.Module, samples: Samples, config: FitConfig) -> list[int]:
+    """Smaller and smaller parts of a batch."""
+    whole = samples.batch_size or config.batch_size
+    mixing = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+    size, found = min(samples.n, max(whole, config.pass_size)) // 4, list[int]()
+    while size >= (whole if mixing else 1):
+        found.append(size)
+        size //= 4
+    return found
 
 
 def _samples(model: nn.Module, train: Data, config: FitConfig) -> Samples:

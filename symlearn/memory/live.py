@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_leaves
 
 OTHER = "activations"
 """Kind of the tensors that nothing else names: activations, their gradients, and temporaries."""
-_EIGENVECTORS = "eigenvectors"
-_BY_OPERATION = {"_linalg_eigh": _EIGENVECTORS, "linalg_eigh": _EIGENVECTORS}
+EIGENVECTORS = "eigenvectors"
+_BY_OPERATION = {"_linalg_eigh": EIGENVECTORS, "linalg_eigh": EIGENVECTORS}
 
 
 @dataclass(frozen=True)
