@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 import curvature
 from symlearn.emlp.basis import BasisExpansion, EquivariantMap, EquivariantMapRule
-from symlearn.groups import EquivariantBasis, Rep, Scalar
-from symlearn.groups.orbits import is_signed_permutation
+from symlearn.groups import EquivariantBasis, Rep, Scalar, orbits
 from symlearn.groups.rep import Product, Sum, direct_sum
 
 
@@ -67,7 +66,7 @@ def is_permutation(rep: Rep) -> bool:
         return all(map(is_permutation, parts))
     turns = any(bool(rep.drho(a).dense().any()) for a in rep.group.lie)
     matrices = [rep.rho(h).dense().numpy() for h in rep.group.discrete]
-    return not turns and all(is_signed_permutation(m) and m.min() >= 0 for m in matrices)
+    return not turns and all(map(orbits.is_permutation, matrices))
 
 
 def gated(rep: Rep) -> Rep:

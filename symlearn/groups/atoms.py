@@ -17,7 +17,13 @@ _TOLERANCE = 1e-8
 
 
 class Atom(Rep):
-    """A representation that is no sum and no product; `matrix` and `generator` give it densely."""
+    """A representation that is no sum and no product; `matrix` and `generator` give it densely.
+
+    Attributes:
+        dual: Whether it is the dual of what `plain_matrix` and `plain_generator` give.
+    """
+
+    dual: bool
 
     def restrict(self, subgroup: Group) -> Rep:
         """The same action, of a subgroup in the same base representation."""
@@ -44,13 +50,23 @@ class Atom(Rep):
         """The action of a Lie algebra element."""
         return Matrix(self.generator(a))
 
-    @abstractmethod
     def matrix(self, g: Element) -> Tensor:
         """``rho(g)`` [dim, dim]."""
+        found = self.plain_matrix(g)
+        return torch.linalg.inv(found).T if self.dual else found
 
-    @abstractmethod
     def generator(self, a: Element) -> Tensor:
         """``d rho(a)`` [dim, dim]."""
+        found = self.plain_generator(a)
+        return -found.T if self.dual else found
+
+    @abstractmethod
+    def plain_matrix(self, g: Element) -> Tensor:
+        """``rho(g)`` of the representation that is no dual [dim, dim]."""
+
+    @abstractmethod
+    def plain_generator(self, a: Element) -> Tensor:
+        """``d rho(a)`` of the representation that is no dual [dim, dim]."""
 
     @abstractmethod
     def _bound(self, group: Group) -> Rep:
@@ -83,13 +99,13 @@ class Base(Atom):
             return self
         return Base(self.of, not self.dual)
 
-    def matrix(self, g: Element) -> Tensor:
-        """``rho(g)`` [d, d]."""
-        return _dual_matrix(_one(g), self.dual)
+    def plain_matrix(self, g: Element) -> Tensor:
+        """The matrix itself [d, d]."""
+        return _one(g)
 
-    def generator(self, a: Element) -> Tensor:
-        """``d rho(a)`` [d, d]."""
-        return -_one(a).T if self.dual else _one(a)
+    def plain_generator(self, a: Element) -> Tensor:
+        """The matrix itself [d, d]."""
+        return _one(a)
 
     def _bound(self, group: Group) -> Rep:
         if isinstance(group, DirectProduct):
@@ -127,13 +143,13 @@ class Factor(Atom):
         orthogonal = self.of.factors[self.index].is_orthogonal
         return self if orthogonal else Factor(self.of, self.index, not self.dual)
 
-    def matrix(self, g: Element) -> Tensor:
-        """``rho(g)`` [d, d]."""
-        return _dual_matrix(g[self.index], self.dual)
+    def plain_matrix(self, g: Element) -> Tensor:
+        """The factor's matrix [d, d]."""
+        return g[self.index]
 
-    def generator(self, a: Element) -> Tensor:
-        """``d rho(a)`` [d, d]."""
-        return -a[self.index].T if self.dual else a[self.index]
+    def plain_generator(self, a: Element) -> Tensor:
+        """The factor's matrix [d, d]."""
+        return a[self.index]
 
     def _bound(self, group: Group) -> Rep:
         if not isinstance(group, DirectProduct) or len(group.factors) <= self.index:
@@ -197,19 +213,18 @@ class Custom(Atom):
         """The dual."""
         return Custom(self.name, self.function, self.derivative, self.of, not self.dual)
 
-    def matrix(self, g: Element) -> Tensor:
-        """``rho(g)`` [n, n]."""
-        return _dual_matrix(self.function(_one(g)), self.dual)
+    def plain_matrix(self, g: Element) -> Tensor:
+        """The function of the matrix [n, n]."""
+        return self.function(_one(g))
 
-    def generator(self, a: Element) -> Tensor:
-        """``d rho(a)`` [n, n]."""
+    def plain_generator(self, a: Element) -> Tensor:
+        """The given derivative, or that of the function at the identity [n, n]."""
         a = _one(a)
         if self.derivative is not None:
-            found = self.derivative(a)
-        else:
-            eye = torch.eye(a.shape[0], dtype=a.dtype)
-            found = torch.func.jvp(self.function, (eye,), (a,))[1]
-        return -found.T if self.dual else found
+            return self.derivative(a)
+        eye = torch.eye(a.shape[0], dtype=a.dtype)
+        found: Tensor = torch.func.jvp(self.function, (eye,), (a,))[1]
+        return found
 
     def _bound(self, group: Group) -> Rep:
         if not isinstance(group, MatrixGroup):
@@ -231,10 +246,6 @@ def T(p: int, q: int = 0) -> Rep:  # noqa: N802
         ValueError: If p or q is not an integer of zero or more.
     """
     return V**p * V.T**q
-
-
-def _dual_matrix(matrix: Tensor, dual: bool) -> Tensor:
-    return torch.linalg.inv(matrix).T if dual else matrix
 
 
 def _one(element: Element) -> Tensor:
@@ -260,8 +271,8 @@ def _check_representation(rep: Custom, group: MatrixGroup) -> None:
     }
     for i, a in enumerate(group.lie):
         left = rep.function(torch.linalg.matrix_exp(a.to(eye.dtype)))
-        derivative = -rep.generator(a).T if rep.dual else rep.generator(a)
-        faults[f"rho(exp A_{i}) = exp(d rho(A_{i}))"] = (left, torch.linalg.matrix_exp(derivative))
+        right = torch.linalg.matrix_exp(rep.plain_generator(a))
+        faults[f"rho(exp A_{i}) = exp(d rho(A_{i}))"] = (left, right)
     wrong = [
         law
         for law, (left, right) in faults.items()

@@ -105,7 +105,7 @@ class DirectSum(LinearMap):
     def _matmat(self, x: Tensor) -> Tensor:
         parts = x.split([m.n * count for m, count in self.maps])
         done = [
-            _folded(m, part.reshape(count, m.n, -1), 1).reshape(part.shape)
+            _folded(m, part.reshape(count, m.n, -1)).reshape(part.shape)
             for (m, count), part in zip(self.maps, parts, strict=True)
         ]
         return torch.cat(done) if done else x
@@ -114,10 +114,10 @@ class DirectSum(LinearMap):
 def _along(maps: Sequence[LinearMap], axis: int, x: Tensor) -> Tensor:
     """Apply one of the factors along its axis of columns [n1 n2 ..., b]."""
     before = math.prod(m.n for m in maps[:axis])
-    return _folded(maps[axis], x.reshape(before, maps[axis].n, -1), 1).reshape(x.shape)
+    return _folded(maps[axis], x.reshape(before, maps[axis].n, -1)).reshape(x.shape)
 
 
-def _folded(linear: LinearMap, x: Tensor, axis: int) -> Tensor:
-    """Apply a map along an axis of a tensor."""
-    moved = x.movedim(axis, 0)
-    return (linear @ moved.reshape(linear.n, -1)).reshape(moved.shape).movedim(0, axis)
+def _folded(linear: LinearMap, x: Tensor) -> Tensor:
+    """Apply a map along the middle axis of a tensor [before, n, b]."""
+    moved = x.movedim(1, 0)
+    return (linear @ moved.reshape(linear.n, -1)).reshape(moved.shape).movedim(0, 1)

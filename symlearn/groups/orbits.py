@@ -28,6 +28,11 @@ def is_signed_permutation(matrix: Array) -> bool:
     )
 
 
+def is_permutation(matrix: Array) -> bool:
+    """Whether a matrix has one entry +1 in each row and column, and zeros elsewhere."""
+    return is_signed_permutation(matrix) and bool(matrix.min() >= 0)
+
+
 def orbit_basis(generators: Sequence[Sequence[Array]], dims: Sequence[int]) -> sparse.csr_array:
     """An orthonormal basis of ``{v: (h1 (x) h2 (x) ...) v = v for every generator}``.
 

@@ -16,7 +16,7 @@ from scipy import sparse
 from symlearn.groups.atoms import Atom, Base
 from symlearn.groups.cache import Solution
 from symlearn.groups.matrix import Group, MatrixGroup
-from symlearn.groups.orbits import is_signed_permutation
+from symlearn.groups.orbits import is_permutation
 
 Solve: TypeAlias = Callable[[Sequence[Atom], Group], Solution]
 
@@ -52,10 +52,7 @@ class Wreath(MatrixGroup):
     """
 
     def __init__(self, inner: MatrixGroup, outer: MatrixGroup):
-        unsigned = all(
-            is_signed_permutation(h.numpy()) and float(h.min()) >= 0 for h in outer.discrete
-        )
-        if outer.lie or not unsigned:
+        if outer.lie or not all(is_permutation(h.numpy()) for h in outer.discrete):
             raise ValueError(
                 f"the outer group of a wreath product permutes blocks, {outer!r} does not"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -40,8 +41,9 @@ def broken(task: VectorTask, group: Group, pairs: int = 6) -> float:
         moved = (rep_in.rho(g) @ task.x.T).T
         wanted = (task.rep_out(group).rho(g) @ task.y.T).T
         found = task.target(moved)
-        worst = max(worst, float((found - wanted).detach().norm() / wanted.norm()))
-        assert worst == worst
+        error = float((found - wanted).detach().norm() / wanted.norm())
+        assert math.isfinite(error)  # `max` would pass over NaN
+        worst = max(worst, error)
     return worst
 
 
@@ -63,6 +65,13 @@ def test_the_twist_has_the_symmetry_up_to_its_noise(name: str) -> None:
     clean = VectorTask(**{**vars(task), "y": task.target(task.x)})
     error = broken(clean, task.group)
     assert error < TIGHT if task.symmetry == "exact" else error > 1e-2, error
+
+
+def test_the_check_of_a_symmetry_fails_on_nan() -> None:
+    task = TASKS["o5"]()
+    nan = VectorTask(**{**vars(task), "target": lambda v: task.target(v) * torch.nan})
+    with pytest.raises(AssertionError):
+        broken(nan, task.group)
 
 
 def test_misspecified_groups_are_too_large_not_merely_wrong() -> None:

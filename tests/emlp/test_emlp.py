@@ -101,14 +101,11 @@ def slow_contraction(layer: BilinearContraction, rep: Rep, x: Tensor) -> Tensor:
     """``m v`` of matrices m and vectors v, by loops, in ``n V + k V**2``."""
     (_, n), (_, k) = rep.terms  # type: ignore[attr-defined]
     v, m = x[: 3 * n].reshape(n, 3), x[3 * n :].reshape(k, 3, 3)
-    out_v, out_m = torch.zeros_like(v), torch.zeros_like(m)
-    for c, w in zip(layer.contractions, layer.weights, strict=True):
-        ma, mb, mc = c.copies
-        for turn, (j, i) in enumerate(itertools.product(range(mc), range(mb))):
-            a = m[turn % ma] if c.start[0] else None
-            if a is not None and c.sizes == (3, 3):
-                out_v[j] += w[j, i] * a @ v[i] / 3**0.5
-    return torch.cat([out_v.flatten(), out_m.flatten()])
+    out = torch.zeros_like(v)
+    (weight,) = layer.weights
+    for turn, (j, i) in enumerate(itertools.product(range(n), repeat=2)):
+        out[j] += weight[j, i] * m[turn % k] @ v[i] / 3**0.5
+    return torch.cat([out.flatten(), torch.zeros(9 * k)])
 
 
 def test_contractions_are_products_of_matrices_and_vectors() -> None:
