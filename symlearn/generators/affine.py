@@ -18,7 +18,7 @@ must be exact, odd sizes where generators must, or blur the image so that it lac
 
 Coordinates are pixels from the centre of the map, x to the right and y downwards; maps are
 flattened row by row. Names and fields are those of `symlearn.audit`, but for translations, which
-are by one pixel here.
+are by one pixel here, and "diagonal", which is not there.
 """
 
 from __future__ import annotations
@@ -147,6 +147,32 @@ def check_dense(sites: int, dense: bool, what: str) -> None:
         )
 
 
+def field_terms(field: Tensor) -> list[tuple[int, Tensor, Tensor]]:
+    """``-Y . grad`` as one term per axis along which the vector field Y moves anything.
+
+    Args:
+        field: Y at the sites, in pixels, [*size, axes], x first.
+
+    Returns:
+        The axis, counted from the last one, the speed [*size], and the derivative [n, n] along it.
+    """
+    axes = field.shape[-1]
+    return [
+        (axis - axes, speed, derivative(field.shape[axis]))
+        for axis, speed in enumerate(field.flip(-1).unbind(-1))
+        if bool(speed.any())
+    ]
+
+
+def move(maps: Tensor, terms: Sequence[tuple[int, Tensor, Tensor]]) -> Tensor:
+    """``-Y . grad`` of maps [..., *size] from `field_terms`: one small matrix product per axis."""
+    out = torch.zeros_like(maps)
+    for axis, speed, slope in terms:
+        moved = (maps.movedim(axis, -1) @ slope.to(maps).T).movedim(-1, axis)
+        out = out - speed.to(maps) * moved
+    return out
+
+
 @dataclass(frozen=True)
 class AffineGenerator:
     """The generator of one affine transformation on maps of a size, ``-Y . grad``.
@@ -189,23 +215,9 @@ class AffineGenerator:
         matrix = torch.tensor(chosen.matrix, dtype=torch.float64)[:axes, :axes]
         return grid @ matrix.T + torch.tensor(chosen.shift, dtype=torch.float64)[:axes]
 
-    def _terms(self) -> list[tuple[int, Tensor, Tensor]]:
-        """(axis of the map, speed [*size], derivative along it), where the speed is not zero."""
-        speeds = self.field().unbind(-1)[::-1]
-        return [
-            (axis, speed, derivative(n))
-            for axis, (speed, n) in enumerate(zip(speeds, self.size, strict=True))
-            if bool(speed.any())
-        ]
-
     def apply(self, x: Tensor) -> Tensor:
-        """``G x`` of maps [..., *size]: one small matrix product per axis."""
-        out = torch.zeros_like(x)
-        for axis, speed, slope in self._terms():
-            at = axis - len(self.size)
-            moved = (x.movedim(at, -1) @ slope.to(x).T).movedim(-1, at)
-            out = out - speed.to(x) * moved
-        return out
+        """``G x`` of maps [..., *size]."""
+        return move(x, field_terms(self.field()))
 
     def entries(self) -> tuple[Tensor, Tensor]:
         """Places [2, K] (row, column) and values [K] of the nonzero entries, in float64.
@@ -214,7 +226,7 @@ class AffineGenerator:
         """
         sites = torch.arange(math.prod(self.size)).reshape(self.size)
         places, values = [], []
-        for axis, speed, slope in self._terms():
+        for axis, speed, slope in field_terms(self.field()):
             lines = sites.movedim(axis, -1)  # [..., n]
             rows = lines.unsqueeze(-1).expand(*lines.shape, self.size[axis])
             columns = lines.unsqueeze(-2).expand_as(rows)

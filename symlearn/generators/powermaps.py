@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from symlearn.generators.affine import derivative
+from symlearn.generators.affine import field_terms, move
 
 TERMS = 22
 """Terms of the series of exp: 2^23 / 23! is below the rounding of float64."""
@@ -100,24 +100,18 @@ class FieldMap(nn.Module):
         super().__init__()
         self.size = tuple(field.shape[:-1])
         self._axes: list[tuple[int, str, str]] = []
-        for axis, speed in enumerate(field.flip(-1).unbind(-1)):
-            if bool(speed.any()):
-                names = f"speed{axis}", f"slope{axis}"
-                self.register_buffer(names[0], speed, persistent=False)
-                self.register_buffer(names[1], derivative(self.size[axis]), persistent=False)
-                self._axes.append((axis - len(self.size), *names))
+        for axis, speed, slope in field_terms(field):
+            names = f"speed{-axis}", f"slope{-axis}"
+            self.register_buffer(names[0], speed, persistent=False)
+            self.register_buffer(names[1], slope, persistent=False)
+            self._axes.append((axis, *names))
 
     def _terms(self) -> list[tuple[int, Tensor, Tensor]]:
         return [(axis, getattr(self, a), getattr(self, b)) for axis, a, b in self._axes]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, S] to [N, C, S]."""
-        maps = x.unflatten(2, self.size)
-        out = torch.zeros_like(maps)
-        for axis, speed, slope in self._terms():
-            moved = (maps.movedim(axis, -1) @ slope.to(x).T).movedim(-1, axis)
-            out = out - speed.to(x) * moved
-        return out.flatten(2)
+        return move(x.unflatten(2, self.size), self._terms()).flatten(2)
 
     def bound(self) -> float:
         """At least the spectral norm: derivatives have norms of at most pi."""

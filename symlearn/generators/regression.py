@@ -40,8 +40,8 @@ class RegressionSymmetry:
         second_moment: ``H = X X^T / N``, [d, d].
         cross_moment: ``C = Y X^T / N``, [c, d].
         rank: Rank r of the regression: singular values of the whitened C above those of noise.
-        singular_values: Of the whitened C, standardised by the residuals, falling.
-        threshold: What they are compared with; 0 for labels without noise.
+        singular_values: Of the whitened C, falling; standardised by the residuals if there are any.
+        threshold: What they are compared with: the size of noise, or of rounding without noise.
     """
 
     generators: Tensor
