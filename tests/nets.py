@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,18 @@ def conv(c_in: int, c_out: int, kernel: int = 3, **options: object) -> nn.Conv2d
     """A 2-D convolution; padded by one unless told otherwise."""
     options.setdefault("padding", 1)
     return nn.Conv2d(c_in, c_out, kernel, **options)  # type: ignore[arg-type]
+
+
+class Map(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, f: Any) -> None:
+        super().__init__()
+        self.f = f
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.f(x)
+        return out
 
 
 class Block(nn.Module):

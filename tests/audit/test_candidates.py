@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -23,20 +22,9 @@ from symlearn.audit import (
 )
 from symlearn.audit.sensitivity import MOST_ROWS, p_value, rows
 from symlearn.datasets import ImageSet
+from tests.nets import Map
 
 pytestmark = pytest.mark.core
-
-
-class Map(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, f: Any) -> None:
-        super().__init__()
-        self.f = f
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.f(x)
-        return out
 
 
 def net() -> nn.Sequential:

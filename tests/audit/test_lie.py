@@ -19,20 +19,9 @@ from symlearn.audit import (
 )
 from symlearn.audit.aliasing import aliasing_error
 from symlearn.audit.lie import DOUBLE, FORWARD
+from tests.nets import Map
 
 pytestmark = pytest.mark.core
-
-
-class Map(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, f: Any) -> None:
-        super().__init__()
-        self.f = f
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.f(x)
-        return out
 
 
 def images(n: int = 2, channels: int = 2, size: int = 6) -> Tensor:
