@@ -7,10 +7,22 @@ from types import TracebackType
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 Self = TypeVar("Self", bound="Progress")  # typing.Self needs Python 3.11
+
+# Seconds of the past whose pace counts. With rich's 30, long epochs would have no estimate.
+_PACE = 3600.0
+
+
+class _Time(TimeRemainingColumn):
+    """The time left, in words; at the end the time taken."""
+
+    def render(self, task: Task) -> Text:
+        """Write it."""
+        return super().render(task) + (" taken" if task.finished else " left")
 
 
 class Progress:
@@ -28,10 +40,11 @@ class Progress:
             TextColumn(name),
             BarColumn(),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            _Time(elapsed_when_finished=True),
             TextColumn("{task.description}"),
             console=Console(stderr=True),
             disable=not shown,
+            speed_estimate_period=_PACE,
         )
         self._task = self._bar.add_task("", total=total)
 

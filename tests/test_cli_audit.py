@@ -57,7 +57,7 @@ AUDIT = ["--data", "images.npz", "--images", "3", "--transform", "rotation"]
 
 
 def test_a_function_of_a_module(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    written = ["--json", "a.json", "--plot", "a.png", "--eq-t"]
+    written = ["--out", "a.json", "--plot", "a.png", "--eq-t"]
     assert main(["audit", "mine:net", *AUDIT, "--transform", "shear,contrast", *written]) == 0
     printed = capsys.readouterr().out
     assert "Audit of 3 images" in printed
@@ -128,7 +128,7 @@ def test_a_saved_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["mine:net", *AUDIT, "--no-layers", "--plot", "a.png"], "leave out --no-layers"),
         (["mine:net", *AUDIT, "--resampling", "fourier"], "padding='circular'"),
         (["mine:net", "--data", "other.npz"], "no such file"),
-        (["nowhere", *AUDIT, "--json", "nowhere/a.json"], "cannot write nowhere/a.json"),
+        (["nowhere", *AUDIT, "--out", "nowhere/a.json"], "cannot write nowhere/a.json"),
         (["nowhere", *AUDIT, "--plot", "nowhere/a.png"], "cannot write nowhere/a.png"),
         ([".", *AUDIT], "not a saved result"),
     ],

@@ -1,7 +1,4 @@
-"""The command line: ``symlearn demo | fit | report | audit | certify | collapse``.
-
-One file per command; each adds its arguments to the parser and runs them.
-"""
+"""The command line: one file per command; each adds its arguments to the parser and runs them."""
 
 from symlearn.cli.program import main
 

@@ -3,52 +3,48 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from rich.console import Console
-from torch import nn
-
-from symlearn.audit import TRANSFORMATIONS, AuditConfig, audit, load_exported
+from symlearn.audit import TRANSFORMATIONS, AuditConfig, audit
 from symlearn.audit.auditing import DEFAULT
 from symlearn.audit.images import LINKS
 from symlearn.audit.resample import PADDINGS, RESAMPLINGS
-from symlearn.cli.arguments import Commands, add_images, add_threads
-from symlearn.cli.inputs import network, prepared
-from symlearn.datasets import ImageSet
-from symlearn.fit import load
-
-STDOUT = "-"
+from symlearn.cli.arguments import DONE, Commands, add_images, add_model, command, names
+from symlearn.cli.console import Console
+from symlearn.cli.images import prepared
+from symlearn.cli.outputs import check_file
+from symlearn.cli.results import trained
 
 
 def add(commands: Commands) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser(
-        "audit", help="measure how far a network is from respecting transformations"
+    """Add the command to the program."""
+    parser = command(
+        commands,
+        "audit",
+        run,
+        about="measure how far a network is from respecting transformations",
+        examples={
+            "symlearn audit run/ --data digits:test": "the network of a fit",
+            "symlearn audit net.pt2 --data images.npz --transform rotation --out a.json": (
+                "any network, exported"
+            ),
+            "symlearn audit timm:resnet18 --data folder:pictures --size 64 --plot a.png": (
+                "with random weights"
+            ),
+        },
     )
-    parser.add_argument(
-        "model",
-        help="folder of a saved result, a torch.export file (.pt2), module:function, "
-        "torchvision:NAME or timm:NAME (with random weights)",
-    )
+    add_model(parser)
     add_images(parser, required=True)
     parser.add_argument(
         "--transform",
-        action="append",
+        action="extend",
+        type=names,
         metavar="NAMES",
         help=f"comma-separated names, of {', '.join(TRANSFORMATIONS)} "
         f"(default {','.join(DEFAULT)})",
     )
     _add_options(parser)
-    parser.add_argument(
-        "--json",
-        nargs="?",
-        const=STDOUT,
-        metavar="FILE",
-        help="print JSON instead of tables, or write it to FILE as well",
-    )
+    parser.add_argument("--out", metavar="FILE", help="file for the audit, as JSON")
     parser.add_argument("--plot", metavar="FILE", help="file for the layerwise picture")
-    add_threads(parser)
-    parser.set_defaults(run=run)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -56,22 +52,28 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images",
         type=int,
+        metavar="N",
         default=standard.images,
         help=f"most images taken (default {standard.images})",
     )
-    parser.add_argument("--link", choices=tuple(LINKS), default=standard.link)
-    parser.add_argument("--resampling", choices=RESAMPLINGS, default=standard.resampling)
-    parser.add_argument("--padding", choices=PADDINGS, default=standard.padding)
+    closed = {
+        "link": (tuple(LINKS), "outputs that are compared"),
+        "resampling": (RESAMPLINGS, "images between their pixels"),
+        "padding": (PADDINGS, "images beyond their border"),
+    }
+    for name, (choices, what) in closed.items():
+        default = getattr(standard, name)
+        parser.add_argument(
+            f"--{name}", choices=choices, default=default, help=f"{what} (default {default})"
+        )
     parser.add_argument("--no-layers", action="store_true", help="leave out the modules")
     parser.add_argument("--eq-t", action="store_true", help="EQ-T and EQ-T_frac of the modules too")
     parser.add_argument(
         "--probes",
         type=int,
+        metavar="N",
         default=standard.most_probes,
         help=f"most backward passes per batch of images (default {standard.most_probes})",
-    )
-    parser.add_argument(
-        "--seed", type=int, default=standard.seed, help="seed of probes and elements (default 0)"
     )
 
 
@@ -79,12 +81,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """Audit, print the tables or JSON, and write the files."""
     if options.plot is not None and options.no_layers:
         raise ValueError("--plot draws the modules: leave out --no-layers")
-    for file in (options.json, options.plot):
-        if file is not None and not Path(file).parent.is_dir():
-            raise FileNotFoundError(f"cannot write {file}: its folder does not exist")
+    check_file(options.out, "--out")
+    check_file(options.plot, "--plot")
     given = prepared(options.data, options)
-    model = _model(options.model, given, options.seed)
-    names = DEFAULT if options.transform is None else ",".join(options.transform).split(",")
+    model = trained(given, options)
     config = AuditConfig(
         images=options.images,
         layers=not options.no_layers,
@@ -94,35 +94,15 @@ def run(options: argparse.Namespace, console: Console) -> int:
         padding=options.padding,
         most_probes=options.probes,
         seed=options.seed,
+        progress=console.progress,
     )
-    found = audit(model, given.x, names, config)
-    as_json = options.json == STDOUT
-    console.print(found.to_json() if as_json else str(found), markup=False)
+    found = audit(model, given.x, options.transform or DEFAULT, config)
     written = []
-    if options.json is not None and not as_json:
-        found.to_json(options.json)
-        written.append(options.json)
+    if options.out is not None:
+        found.to_json(options.out)
+        written.append(options.out)
     if options.plot is not None:
         found.plot(options.plot)
         written.append(options.plot)
-    for file in [] if as_json else written:  # the output is for a program then
-        console.print(f"wrote {file}", markup=False)
-    return 0
-
-
-def _model(name: str, given: ImageSet, seed: int) -> nn.Module:
-    """The network that the argument names."""
-    path = Path(name)
-    if path.is_dir():
-        return load(path).model
-    if path.suffix == ".pt2":
-        return load_exported(path)
-    if path.exists() or ":" not in name:
-        raise ValueError(
-            f"{name!r} is no model: give the folder of a saved result, a torch.export file (.pt2) "
-            "or module:function"
-        )
-    model = network(name, given, seed=seed)
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"{name} returned {type(model).__name__}; it must return an nn.Module")
-    return model
+    console.report(found, written)
+    return DONE

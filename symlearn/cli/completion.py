@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import json
 
-from rich.console import Console
-
-from symlearn.cli.arguments import Commands
+from symlearn.cli.arguments import DONE, Commands, Parser, command
+from symlearn.cli.console import Console
 
 SHELLS = ("bash", "zsh", "tcsh")
+FORMAT = "symlearn.completion/1"
 
 
 def add(commands: Commands) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser(
+    """Add the command to the program."""
+    parser = command(
+        commands,
         "completion",
-        help='print the completion script of a shell: eval "$(symlearn completion bash)"',
+        run,
+        about="print the script that completes commands and options in a shell",
+        examples={
+            'eval "$(symlearn completion bash)"': "for this shell",
+            "symlearn completion bash > ~/.symlearn-completion": (
+                "for good: put 'source ~/.symlearn-completion' into ~/.bashrc"
+            ),
+        },
     )
     parser.add_argument("shell", choices=SHELLS)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -31,5 +39,15 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise ModuleNotFoundError(
             "completion needs shtab: pip install 'symlearn-torch[completion]'"
         ) from error
-    console.out(shtab.complete(parser(), shell=options.shell), highlight=False)
-    return 0
+
+    class Completing(Parser):
+        COMPLETED = {
+            **dict.fromkeys(("FILE", "MODEL", "RESULT", "SOURCE"), shtab.FILE),
+            "DIR": shtab.DIRECTORY,
+        }
+
+    script: str = shtab.complete(parser(Completing), shell=options.shell)
+    console.say(script)
+    document = {"format": FORMAT, "shell": options.shell, "script": script}
+    console.finish(json.dumps(document), script)
+    return DONE

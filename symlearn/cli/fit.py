@@ -3,32 +3,74 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
 from torch import nn
 
 from curvature.checking import check_count
-from symlearn.cli.arguments import ARCH, Commands, add_images, training
-from symlearn.cli.inputs import network, prepared
+from symlearn.cli.arguments import (
+    DONE,
+    Commands,
+    add_epochs,
+    add_images,
+    add_relaxed,
+    add_seed,
+    command,
+)
+from symlearn.cli.console import Console
+from symlearn.cli.images import prepared
+from symlearn.cli.keeping import add_checkpoints, kept
 from symlearn.cli.launch import DEVICES, launched
+from symlearn.cli.logs import Logs
+from symlearn.cli.networks import relaxed
+from symlearn.cli.outputs import check_result
+from symlearn.cli.results import save
 from symlearn.datasets import ImageSet
 from symlearn.fit import FitConfig, FitResult, fit
 from symlearn.fit.checkpoint import checkpoints
-from symlearn.lift import lift
 from symlearn.verdict import SeedsResult, fit_seeds
-from symlearn.wrap import wrap
 
 
 def add(commands: Commands) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser(
-        "fit", parents=[training()], help="fit a network to your own images"
+    """Add the command to the program."""
+    parser = command(
+        commands,
+        "fit",
+        run,
+        about="learn from your own images which symmetry each layer wants",
+        examples={
+            "symlearn fit --data digits --out run/": "the small network on UCI digits",
+            "symlearn fit --data fashion-mnist --arch paper --paths conv,ffc --out run/": (
+                "the paper's network"
+            ),
+            "symlearn fit --data folder:pictures --size 32 --out run/": (
+                "a folder of pictures for each class"
+            ),
+            "symlearn fit --data a.npz --arch torchvision:resnet18 --layers conv1 --out r/": (
+                "some layers of a network of torchvision"
+            ),
+            "symlearn fit --data mnist --samples 5000 --epochs 20 --out run/": "a quick look",
+            "symlearn fit --data digits --out run/ --checkpoint-dir kept --resume": (
+                "can be stopped, and given again to go on"
+            ),
+            "symlearn fit --data digits --out run/ --seeds 3 --log-dir logs": (
+                "is the verdict the data's, or the seed's?"
+            ),
+        },
     )
     add_images(parser, required=True)
-    _add_network(parser)
-    parser.add_argument("--objective", choices=("evidence", "map"), default="evidence")
-    parser.add_argument("--out", required=True, help="folder for the result")
+    add_relaxed(parser)
+    add_epochs(parser)
+    add_seed(parser)
+    parser.add_argument(
+        "--objective",
+        choices=("evidence", "map"),
+        default="evidence",
+        help="map fixes the precisions, for a baseline (default evidence)",
+    )
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder for the result")
     parser.add_argument(
         "--seeds",
         type=int,
@@ -39,111 +81,59 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--device", choices=DEVICES, default="cpu", help="where the network is (default cpu)"
     )
-    parser.add_argument("--checkpoint-dir", metavar="DIR", help="folder for checkpoints")
+    add_checkpoints(parser)
     parser.add_argument(
-        "--every", type=int, default=1, metavar="N", help="epochs between them (default 1)"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from the newest checkpoint, if there is one"
+        "--log-dir",
+        metavar="DIR",
+        help="folder for curves of every epoch: TensorBoard, and JSON lines (history.jsonl)",
     )
     parser.add_argument(
         "--memory-budget",
         metavar="SIZE",
         help="memory that the fit may take, such as 2GiB (default: no limit)",
     )
-    parser.set_defaults(run=run)
-
-
-def _add_network(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--arch", default="small", help=ARCH)
-    parser.add_argument(
-        "--width", type=int, help="width factor of the networks small (default 8) and paper (10)"
-    )
-    parser.add_argument(
-        "--paths", default="conv,ffc", help="comma-separated paths (default conv,ffc)"
-    )
-    parser.add_argument(
-        "--layers", metavar="NAMES", help="comma-separated names or patterns (default all)"
-    )
-    parser.add_argument(
-        "--lift", metavar="GROUP", help="group to lift the network to, such as p4 (for path gconv)"
-    )
-    parser.add_argument(
-        "--lift-width",
-        type=float,
-        metavar="FACTOR",
-        help="factor on the channels of the lifted network (default 1)",
-    )
-    parser.add_argument("--boundary", choices=("keep", "circular"), default="keep")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Wrap, fit, print the report and save the result; once for all processes of ``torchrun``."""
-    with launched(options.device) as speaks:
-        result = _fitted(options)
-    if speaks:
-        result.save(options.out)
-        console.print(str(result.report), markup=False)
-        console.print(f"wrote {options.out}", markup=False)
-    return 0
-
-
-def _fitted(options: argparse.Namespace) -> FitResult | SeedsResult:
-    given = prepared(options.data, options)
-    config = FitConfig(
-        epochs=options.epochs,
-        seed=options.seed,
-        objective=options.objective,
-        memory_budget=options.memory_budget,
-    )
-    if options.seeds == 1:
-        return fit(
-            _relaxed(given, options, options.seed),
-            given.pair,
-            config,
-            checkpoint_dir=options.checkpoint_dir,
-            every=options.every,
-            resume=_resumed(options),
-        )
     check_count("--seeds", options.seeds)
-    return fit_seeds(
-        lambda seed: _relaxed(given, options, seed),
-        given.pair,
-        config,
-        seeds=range(options.seed, options.seed + options.seeds),
-        checkpoint_dir=options.checkpoint_dir,
-        every=options.every,
-        resume=options.resume,
-    )
+    seeds = range(options.seed, options.seed + options.seeds)
+    for seed in seeds:
+        check_result(str(Path(options.out, f"seed-{seed}")) if len(seeds) > 1 else options.out)
+    with launched(options.device) as speaks, kept(options) as keeping:
+        logs = [Logs(options.log_dir, seeds)] if speaks and options.log_dir is not None else []
+        given = prepared(options.data, options)
+        config = FitConfig(
+            epochs=options.epochs,
+            seed=options.seed,
+            objective=options.objective,
+            memory_budget=options.memory_budget,
+            progress=console.progress,
+        )
+        result = _fitted(options, given, config, seeds, {**keeping, "callbacks": logs})
+    if speaks:
+        save(result, options.out, options, given)
+        console.report(result.report, [options.out])
+    return DONE
 
 
-def _relaxed(given: ImageSet, options: argparse.Namespace, seed: int) -> nn.Module:
-    plain = network(options.arch, given, width=options.width, seed=seed)
-    relaxed = wrap(
-        _lifted(plain, options, seed),
-        given.x[:2],
-        paths=options.paths.split(","),
-        layers=None if options.layers is None else options.layers.split(","),
-        boundary=options.boundary,
-        seed=seed,
-    )
-    return relaxed.to(options.device)
+def _fitted(
+    options: argparse.Namespace,
+    given: ImageSet,
+    config: FitConfig,
+    seeds: Sequence[int],
+    watched: dict[str, Any],
+) -> FitResult | SeedsResult:
+    def network(seed: int) -> nn.Module:
+        return relaxed(given, options, seed).to(options.device)
+
+    if len(seeds) > 1:
+        return fit_seeds(network, given.pair, config, seeds=seeds, **watched)
+    watched["resume"] = _newest(watched) if watched["resume"] else None
+    return fit(network(options.seed), given.pair, config, **watched)
 
 
-def _lifted(plain: nn.Module, options: argparse.Namespace, seed: int) -> nn.Module:
-    if options.lift is None:
-        if options.lift_width is not None:
-            raise ValueError("--lift-width is for lifted networks: give --lift too")
-        return plain
-    width = 1.0 if options.lift_width is None else options.lift_width
-    return lift(plain, options.lift, width=width, seed=seed)
-
-
-def _resumed(options: argparse.Namespace) -> Path | None:
-    """The folder to resume from; None to start anew."""
-    if not options.resume:
-        return None
-    if options.checkpoint_dir is None:
-        raise ValueError("--resume needs to know the checkpoints: give --checkpoint-dir too")
-    folder = Path(options.checkpoint_dir)
+def _newest(watched: dict[str, Any]) -> Path | None:
+    """The folder of checkpoints, if it has any; None to start anew."""
+    folder = Path(watched["checkpoint_dir"])
     return folder if folder.is_dir() and checkpoints(folder) else None

@@ -3,43 +3,72 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 
 import torch
-from rich.console import Console
 
-from symlearn.cli import audit, certify, collapse, completion, demo, fit, report
+from symlearn.cli import (
+    audit,
+    certify,
+    collapse,
+    completion,
+    demo,
+    fit,
+    locate,
+    plan,
+    propose,
+    report,
+    screen,
+)
+from symlearn.cli.arguments import INTERRUPTED, PIPE, REFUSED, Parser, epilog
+from symlearn.cli.console import PROGRAM, Console
 
-COMMANDS = (demo, fit, report, audit, certify, collapse, completion)
+COMMANDS = (
+    *(demo, plan, screen, fit, report, locate, audit),
+    *(propose, certify, collapse, completion),
+)
+EXAMPLES = {
+    "symlearn demo": "two tasks on real digits, in two minutes",
+    "symlearn fit --data digits --out run/": "fit a small network to images",
+    "symlearn report run/ --format html --out report.html": "its report as a page",
+    "symlearn fit --help": "examples and options of a command",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of the command line; returns the exit status.
-
-    Errors of use (unknown names, missing files, bad data) are printed in one line, status 2; an
-    interrupted run has status 130.
-    """
+    """Entry point of the command line; returns the exit status (see `arguments.EXITS`)."""
     options = parser().parse_args(arguments)
+    console = Console(quiet=options.quiet, as_json=options.json)
     try:
-        _set_threads(options.threads)
-        status: int = options.run(options, Console(soft_wrap=True, highlight=False))
+        with console.warnings():
+            _set_threads(options.threads)
+            status: int = options.run(options, console)
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # what is left in the buffer would fail once more when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
-        Console(stderr=True, soft_wrap=True).print(f"symlearn: {error}", markup=False)
-        return 2
+        console.error(str(error))
+        return REFUSED
     except KeyboardInterrupt as stop:
-        note = str(stop) or "interrupted"
-        Console(stderr=True, soft_wrap=True).print(f"symlearn: {note}", markup=False)
-        return 130
+        console.error(str(stop) or "interrupted")
+        return INTERRUPTED
     return status
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(kind: type[Parser] = Parser) -> Parser:
     """The whole command line, as argparse sees it."""
-    program = argparse.ArgumentParser(
-        prog="symlearn", description="Which symmetry does each layer of a CNN want?"
+    program = kind(
+        prog=PROGRAM,
+        description="Which symmetry does each layer of a CNN want?",
+        epilog=epilog(EXAMPLES),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     program.set_defaults(threads=None)
-    commands = program.add_subparsers(required=True, metavar="COMMAND")
+    commands = program.add_subparsers(required=True, metavar="COMMAND", title="commands")
     for command in COMMANDS:
         command.add(commands)
     return program

@@ -3,6 +3,7 @@
 result.json           config, prior groups, history, structure of the network
 report.json           the structure report
 tensors.safetensors   weights, buffers and prior
+network.json          how the command line made a network that has no structure in result.json
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from symlearn.atomic import as_folder, as_path, whole_folder
 
 FORMAT = "symlearn.result/1"
 FACTS, REPORT, TENSORS = "result.json", "report.json", "tensors.safetensors"
+NETWORK = "network.json"
 _FILES = (FACTS, REPORT, TENSORS)
 
 
@@ -28,20 +30,31 @@ def write(
     """Write the three files; an earlier result in the folder is replaced as a whole.
 
     Raises:
-        FileExistsError: If the folder exists and holds something other than a result.
-        NotADirectoryError: If the folder is a file.
+        OSError: If it cannot be; see `free_folder`.
         TypeError: If the folder is no path.
     """
-    folder = as_folder(folder, "folder")
-    if folder.exists() and any(p.name not in _FILES for p in folder.iterdir()):
-        raise FileExistsError(
-            f"{folder} holds other files than a saved result; choose another folder"
-        )
+    folder = free_folder(folder)
     with whole_folder(folder) as draft:
         text = json.dumps({"format": FORMAT, **facts}, indent=1)
         (draft / FACTS).write_text(text, encoding="utf-8")
         (draft / REPORT).write_text(report, encoding="utf-8")
         save_file({k: v.contiguous() for k, v in tensors.items()}, draft / TENSORS)
+
+
+def free_folder(given: str | Path) -> Path:
+    """The path of a folder that a result may be written to.
+
+    Raises:
+        FileExistsError: If the folder exists and holds something other than a result.
+        NotADirectoryError: If the folder is a file.
+        TypeError: If the folder is no path.
+    """
+    folder = as_folder(given, "folder")
+    if folder.exists() and any(p.name not in (*_FILES, NETWORK) for p in folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} holds other files than a saved result; choose another folder"
+        )
+    return folder
 
 
 def read(folder: str | Path, wanted: set[str]) -> tuple[dict[str, Any], Path, dict[str, Tensor]]:
