@@ -148,6 +148,6 @@ def write(outcomes: dict[str, dict[str, Outcome]], folder: str | Path) -> list[P
         report = rows["learned"].result.report
         report.to_json(folder / f"{task}.json")
         report.to_html(folder / f"{task}.html")
-        report.plot(folder / f"{task}.png")
+        report.plot(path=folder / f"{task}.png")
         written += [folder / f"{task}{suffix}" for suffix in (".json", ".html", ".png")]
     return written

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from curvature import ALONE, Data, Reduction
+from symlearn.extract import extracted_after_fit
 from symlearn.fit import randomness
 from symlearn.fit.autocast import autocast
 from symlearn.fit.challenge import Challenge, Refit, Rival, challenge, contested
@@ -240,6 +241,7 @@ class Fitting:
         self.schedule.measured(self.epoch, settled=same and not (moved or doubted or grown))
         return {
             "log_evidence": step.before,
+            "log_likelihood": step.found.log_likelihood,
             "verdicts": verdicts,
             "grown": grown,
             "pruned": pruned,
@@ -332,6 +334,7 @@ class Fitting:
     def _after_trials(self, step: Step, found: list[Challenge]) -> dict[str, Any]:
         return {
             "log_evidence": step.after,
+            "log_likelihood": step.found.log_likelihood,
             "verdicts": self._verdicts(step),
             "pruned": tuple(trial.path for trial in found if trial.removed),
         }
@@ -374,15 +377,8 @@ class Fitting:
         if validation is not None and state.likelihood.name == "categorical":
             calibrated = map_calibration(state.model, validation, state.likelihood)
             report = report.with_calibration(calibrated)
-        return FitResult(
-            state.model,
-            state.prior,
-            report,
-            config,
-            tuple(self.history),
-            state.likelihood,
-            found.curvature,
-        )
+        parts = (config, tuple(self.history), state.likelihood, found.curvature)
+        return extracted_after_fit(FitResult(state.model, state.prior, report, *parts), batches)
 
     def _meta(self, validation: Data | None) -> dict[str, str | float | int | None]:
         meta: dict[str, str | float | int | None] = {

@@ -18,6 +18,8 @@ class EpochRecord:
         learning_rate: Step size of the weights.
         train_nll: Mean negative log likelihood of the training batches, in nats.
         log_evidence: Log evidence in nats at the evidence step after this epoch, or None.
+        log_likelihood: ``log p(D | theta)`` at that step, the part of the log evidence that is the
+            fit to the data, or None; the difference is the Occam factor.
         precision: Prior precision by group, after the evidence step.
         verdicts: Verdict by layer at the evidence step, or empty.
         grown: Paths started after this epoch, as "layer.path".
@@ -35,6 +37,7 @@ class EpochRecord:
     grown: tuple[str, ...] = ()
     pruned: tuple[str, ...] = ()
     noise: float = 1.0
+    log_likelihood: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a JSON-ready dict."""

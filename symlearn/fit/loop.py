@@ -14,6 +14,7 @@ from torch import nn
 from curvature import Data, Reduction
 from curvature.checking import check_real, check_weights
 from symlearn.fit import randomness
+from symlearn.fit.background import with_background
 from symlearn.fit.checkpoint import Checkpoints, read
 from symlearn.fit.config import FitConfig
 from symlearn.fit.fitting import Fitting
@@ -130,7 +131,7 @@ def fit(
             score(run.model, validation, run.state.likelihood)  # bad data are told now
             randomness.load_state_dict(before)
         _train(run, callbacks, files)
-        return run.finish(validation)
+        return with_background(run.finish(validation))
 
 
 def _config(given: FitConfig | None, start: FitResult | dict[str, Any] | None) -> FitConfig:

@@ -278,5 +278,5 @@ def build_report(
         n_params=sum(p.numel() for p in model.parameters()),
         effective_params=math.fsum(effective_of(prior, found).values()),
         objective=objective,
-        meta=meta,
+        meta={"log_likelihood": found.log_likelihood, **meta},
     )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from symlearn.report import checks, table
+from symlearn.report import checks, symmetry, table
 
 if TYPE_CHECKING:
     from symlearn.report.structure import StructureReport
@@ -21,7 +21,10 @@ def render(report: StructureReport) -> str:
     facts = [f"- **{_escape(name)}**: {_escape(value)}" for name, value in table.summary(report)]
     meanings = [f"- **{_escape(title)}**: {_escape(text)}" for title, text in table.glossary()]
     parts = [["# Structure report"], facts, _table(report), ["## Reading the table"], meanings]
-    return "\n\n".join("\n".join(part) for part in [*parts, *_checks(report)]) + "\n"
+    return (
+        "\n\n".join("\n".join(part) for part in [*parts, *_checks(report), *_symmetry(report)])
+        + "\n"
+    )
 
 
 def _checks(report: StructureReport) -> list[list[str]]:
@@ -32,6 +35,19 @@ def _checks(report: StructureReport) -> list[list[str]]:
     ruler = ["---:" if is_number else ":---" for is_number in checks.NUMBERS]
     meanings = [f"- **{_escape(title)}**: {_escape(text)}" for title, text in checks.glossary()]
     return [[f"## {checks.TITLE}"], [_line(cells) for cells in [titles, ruler, *rows]], meanings]
+
+
+def _symmetry(report: StructureReport) -> list[list[str]]:
+    found: list[list[str]] = []
+    meanings: dict[str, str] = {}
+    for drawn in symmetry.tables(report.symmetry):
+        ruler = ["---:" if is_number else ":---" for is_number in drawn.numbers]
+        body = [[_escape(cell) for cell in row] for row in (drawn.titles, *drawn.rows)]
+        found.append([f"### {_escape(drawn.title)}"])
+        found.append([_line(cells) for cells in [body[0], ruler, *body[1:]]])
+        meanings.update(drawn.columns)
+    glossary = [f"- **{_escape(title)}**: {_escape(text)}" for title, text in meanings.items()]
+    return [[f"## {symmetry.TITLE}"], *found, glossary] if found else []
 
 
 def _table(report: StructureReport) -> list[str]:

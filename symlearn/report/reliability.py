@@ -53,8 +53,9 @@ def draw(found: Sequence[Calibration]) -> Figure:
         _draw_counts(axes[1, column], one, filled, first)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc="outside upper left", ncols=len(labels), frameon=False, fontsize=9
-    )
+        handles, labels, loc="outside upper left", ncols=len(labels), frameon=False, fontsize=9,
+        labelcolor=plots.INK,
+    )  # fmt: skip
     return figure
 
 

@@ -89,11 +89,13 @@ def _hints(record: Any) -> dict[str, Any]:
 @cache
 def _optional(record: Any) -> dict[str, Any]:
     """Return the fields that have a default, which the text leaves out, and the default."""
-    return {
-        field.name: field.default
+    given = {field.name: field.default for field in dataclasses.fields(record)}
+    made = {
+        field.name: field.default_factory()
         for field in dataclasses.fields(record)
-        if field.default is not dataclasses.MISSING
+        if field.default_factory is not dataclasses.MISSING
     }
+    return {k: v for k, v in {**given, **made}.items() if v is not dataclasses.MISSING}
 
 
 def _is_record(hint: Any) -> bool:

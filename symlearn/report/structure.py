@@ -2,22 +2,24 @@
 
 A `PathStructure` holds the measurements of one path, a `LayerStructure` the paths of one relaxed
 layer and its verdict, a `StructureReport` the layers of one model. The records know no torch; the
-renderers beside this module turn a report into text, Markdown, HTML, JSON and a figure.
+renderers beside this module turn a report into text, Markdown, HTML, JSON and figures.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from symlearn.report import files, html, markdown, plots, reliability, schema, text
+from symlearn.report import files, html, kinds, markdown, plots, reliability, schema, text
+from symlearn.report.background import CoveredParameters, Epoch, Picture
 from symlearn.report.calibration import Calibration
 from symlearn.report.check import SymmetryCheck
 from symlearn.report.document import Document, layer_of
 from symlearn.report.rule import supported, verdict
+from symlearn.report.symmetry import LayerGenerators
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -132,6 +134,12 @@ class StructureReport(Document):
         objective: What was optimised, "evidence" or "map".
         meta: Free facts about the run, such as seed, epochs and version.
         calibration: Calibration on a test set, one for each predictor; empty when none was given.
+        history: The epochs of the fit; empty when they were not kept, like all that follows.
+        coverage: How the curvature covers the parameters, and which it leaves out.
+        pictures: Pictures of the trained weights.
+        config: Options of the fit.
+        environment: What it ran on: versions, platform, device.
+        symmetry: Generators of the L-conv paths that are on, as read off the fit.
     """
 
     FORMAT = schema.FORMAT
@@ -145,6 +153,12 @@ class StructureReport(Document):
     objective: str
     meta: dict[str, str | float | int | None]
     calibration: tuple[Calibration, ...] = ()
+    history: tuple[Epoch, ...] = ()
+    coverage: tuple[CoveredParameters, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    config: dict[str, str | float | int | None] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    symmetry: tuple[LayerGenerators, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the field types and that no two layers, and no two predictors, share a name."""
@@ -183,6 +197,14 @@ class StructureReport(Document):
         )
         return replace(self, layers=layers)
 
+    def with_symmetry(self, found: tuple[LayerGenerators, ...]) -> Self:
+        """The report with a section on generators, which all renderers show.
+
+        Args:
+            found: The generators of each L-conv path (`symlearn.extract`).
+        """
+        return replace(self, symmetry=found)
+
     def with_calibration(self, *found: Calibration) -> Self:
         """The report with a section on calibration, which all renderers show.
 
@@ -214,18 +236,31 @@ class StructureReport(Document):
     def to_html(self, path: str | Path | None = None) -> str:
         """Return the report as one HTML page that needs no other file and no network.
 
+        The page suits a phone, a dark screen and paper. What the report does not hold (a history,
+        checks, pictures of weights) the page leaves out.
+
         Args:
             path: File to write as well; an existing one is replaced as a whole.
         """
         return files.deliver(html.render(self), path)
 
-    def plot(self, path: str | Path | None = None) -> Figure:
-        """Draw each layer's relative effective parameters and prior precisions.
+    def plot(self, kind: str | Path = "structure", path: str | Path | None = None) -> Figure:
+        """Draw one of the figures of the page.
 
         Args:
+            kind: "shares" of effective parameters with the verdicts, prior "precisions", both
+                ("structure"), the log "evidence" and its parts, the training "loss", the "check",
+                "pictures" of weights, or "calibration". A file name stands for "structure" drawn
+                to that file.
             path: Image file to write as well; its suffix chooses the format (png, svg, pdf).
+
+        Raises:
+            ValueError: If there is no such kind, or the report does not hold what it shows.
         """
-        figure = plots.draw(self)
+        named = isinstance(kind, str) and kind in kinds.KINDS
+        if path is None and not named and isinstance(kind, (str, Path)) and Path(kind).suffix:
+            kind, path = "structure", kind
+        figure = kinds.kind_of(kind, self).draw(self)
         if path is not None:
             figure.savefig(path, dpi=plots.DPI)
         return figure

@@ -7,7 +7,7 @@ take `COLUMNS`, `rows` and `summary` from here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -127,6 +127,17 @@ def printable(name: str) -> str:
         name: A name from the user's model.
     """
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Write names from the user's model as a list; of a long one the first.
+
+    Args:
+        names: The names.
+        most: Most names written.
+    """
+    shown = ", ".join(map(printable, names[:most]))
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 # --- Columns, rows, summary ---

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from symlearn.report import checks, rule, table
+from symlearn.report import checks, rule, symmetry, table
 
 if TYPE_CHECKING:
     from symlearn.report.structure import StructureReport
@@ -43,7 +43,18 @@ def render(report: StructureReport, width: int = WIDTH) -> str:
     notes = [rule.describe(), "The gain ranks paths; it is not a Bayes factor."]
     lines += [line for note in notes for line in textwrap.wrap(note, span)]
     lines += _checks(report, span)
+    lines += [line for one in symmetry.tables(report.symmetry) for line in ["", *draw_table(one)]]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def draw_table(drawn: symmetry.Drawn) -> list[str]:
+    """A table of extracted symmetry under its title.
+
+    Args:
+        drawn: The table.
+    """
+    lines = draw_lines(drawn.titles, drawn.rows, drawn.numbers)
+    return [drawn.title, *(line.rstrip() for line in lines)]
 
 
 def draw_lines(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from symlearn.report import LayerStructure, StructureReport, rule, schema, table
+from symlearn.report import LayerStructure, StructureReport, files, plots, rule, schema
 from symlearn.report.document import Document, layer_of
-from symlearn.report.text import WIDTH, draw_lines
+from symlearn.verdict import seedspage, seedstext
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from typing_extensions import Self
 
 
@@ -170,49 +171,26 @@ class SeedsReport(Document):
 
     def __str__(self) -> str:
         """Return the text table."""
-        return _text(self)
+        return seedstext.render(self)
 
+    def to_html(
+        self, path: str | Path | None = None, *, best: StructureReport | None = None
+    ) -> str:
+        """Return the report as one HTML page that needs no other file and no network.
 
-# --- Text ---
+        Args:
+            path: File to write as well; an existing one is replaced as a whole.
+            best: Report of one seed, whose sections follow: that of the largest log evidence, say.
+        """
+        return files.deliver(seedspage.render(self, best), path)
 
-_TITLES = ("layer", "path", "on in", "relative γ/P", "smallest", "largest", "verdict", "seeds")
-_RIGHT = (False, False, True, True, True, True, False, False)
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Draw each path's share in each layer: the mean, and from the smallest to the largest.
 
-
-def _text(report: SeedsReport) -> str:
-    n = len(report.seeds)
-    rows = [row for layer in report.layers for row in _rows(layer, n)]
-    lines = draw_lines(_TITLES, rows, _RIGHT)
-    ruler = "─" * max(len(line.rstrip()) for line in lines)
-    n_head = len(lines) - len(rows)
-    evidence = f"log evidence: {_spread(report.log_evidence, table.number)} nats"
-    head = [f"Seeds {', '.join(map(str, report.seeds))}", "═" * len(ruler)]
-    facts = f"objective: {report.objective}   {evidence}   data points: {report.n_data:,}"
-    body = [*lines[:n_head], ruler, *lines[n_head:], ruler]
-    drawn = [*head, facts, "", *body, "", *textwrap.wrap(rule.describe_seeds(), WIDTH)]
-    return "\n".join(line.rstrip() for line in drawn)
-
-
-def _rows(layer: SeedsLayer, n: int) -> list[list[str]]:
-    counts = {verdict: layer.verdicts.count(verdict) for verdict in dict.fromkeys(layer.verdicts)}
-    seen = ", ".join(f"{count} of {n} {verdict}" for verdict, count in counts.items())
-    if layer.disagreeing:
-        seen += f" ({layer.disagreeing} by the check)"
-    rows = []
-    for index, (name, share) in enumerate(layer.shares.items()):
-        first = index == 0
-        rows.append(
-            [
-                *(table.printable(layer.name) if first else "", table.printable(name)),
-                *(f"{layer.on[name]} of {n}", _spread(share, table.percent)),
-                *(table.percent(share.low), table.percent(share.high)),
-                *((layer.verdict, seen) if first else ("", "")),
-            ]
-        )
-    return rows
-
-
-def _spread(spread: Spread, shown: Callable[[float], str]) -> str:
-    if math.isnan(spread.deviation):
-        return shown(spread.mean)
-    return f"{shown(spread.mean)} ± {shown(spread.deviation)}"
+        Args:
+            path: Image file to write as well; its suffix chooses the format (png, svg, pdf).
+        """
+        figure = seedspage.draw(self)
+        if path is not None:
+            figure.savefig(path, dpi=plots.DPI)
+        return figure

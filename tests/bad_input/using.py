@@ -105,6 +105,10 @@ PREDICTIONS = [
     result("no bin", "n_bins is 0", "calibration", X, Y, n_bins=0),
     Bad("a layer that the report does not have", lambda report: report["9"], [report()],
         KeyError, "its layers are: 0, 2"),
+    Bad("a figure that no report has", lambda report: report.plot("bars"), [report()],
+        ValueError, "choose one of ['structure', 'shares'"),
+    Bad("a figure of what the report does not hold", lambda report: report.plot("calibration"),
+        [report()], ValueError, "the report has no section on calibration"),
     Bad("calibration of logits", symlearn.calibration, [2 * X[:4, 0, 0, :2] - 1, Y[:4]],
         ValueError, "probabilities, not logits", "probabilities"),
 ]  # fmt: skip

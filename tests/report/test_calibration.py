@@ -69,10 +69,10 @@ def test_every_renderer_shows_it() -> None:
             assert fact in shown
     assert max(map(len, str(report).splitlines())) <= 100
     page = report.to_html()
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 4
     assert "<h2>Calibration</h2>" in page
     assert "<probit>" not in page
-    assert samples.quadrant().to_html().count("<svg") == 1
+    assert samples.quadrant().to_html().count("<svg") == 2
     assert "Calibration" not in samples.quadrant().to_html()
 
 

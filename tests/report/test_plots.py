@@ -63,7 +63,7 @@ def test_the_figure_is_saved(suffix: str, tmp_path: Path) -> None:
 def test_paths_of_other_makers_have_their_own_style() -> None:
     names = ["conv", "ffc", "mine", "yours", "theirs"]
     layer = LayerStructure.of("x", {name: samples.path() for name in names})
-    styles = plots._styles([layer])
+    styles = plots.styles_of(layer.paths)
     assert list(styles) == names
     assert len(set(styles.values())) == len(names)
     assert styles["conv"] == plots._STYLES["conv"]

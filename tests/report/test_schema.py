@@ -20,6 +20,7 @@ from symlearn.report import (
     StructureReport,
     SymmetryCheck,
 )
+from symlearn.report.background import CoveredParameters, Epoch, Picture
 from symlearn.report.schema import FORMAT
 from tests.report import samples
 
@@ -55,7 +56,7 @@ def test_round_trip_is_exact(report: StructureReport) -> None:
     assert repr(StructureReport.from_json(report.to_json())) == repr(report)
 
 
-@pytest.mark.parametrize("make", [samples.digit, samples.quadrant, samples.awkward])
+@pytest.mark.parametrize("make", [samples.digit, samples.quadrant, samples.awkward, samples.whole])
 def test_round_trip_through_a_file(make: Callable[[], StructureReport], tmp_path: Path) -> None:
     report = make()
     text = report.to_json(tmp_path / "r.json")
@@ -141,12 +142,20 @@ DAMAGE = [
     (_change(*CONV, "output_share", to=True), r"\.output_share: needs a finite number"),
     (_change(*CONV, "output_share", to="nan"), r"\.output_share: needs a finite number"),
     (_change(*CONV, "output_share", to=10**400), r"\.output_share: "),
+    (_change("pictures", 0, "pixels", to="!"), r"pictures\[0\]: .*not base64"),
+    (_change("pictures", 0, "width", to=7), r"pictures\[0\]: .*no whole number of maps"),
+    (_change("pictures", 0, "width", to=0), r"pictures\[0\]: .*no whole number of maps"),
+    (_change("pictures", 0, "kind", to="map"), r"pictures\[0\]: .*kind is one of"),
+    (_change("pictures", 0, "largest", to=None), r"pictures\[0\]: largest is a finite"),
+    (_change("config", "step", to=[1]), r"config\['step'\]: needs a string"),
+    (_change("environment", "torch", to=2), r"environment\['torch'\]: needs a string"),
+    (_change("history", 0, "grown", to="x"), r"history\[0\]\.grown: needs an array"),
 ]
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGE)
 def test_damage_is_named(damage: Callable[[dict[str, Any]], None], message: str) -> None:
-    body = json.loads(samples.digit().to_json())
+    body = json.loads(samples.whole().to_json())
     damage(body)
     with pytest.raises(ValueError, match=message):
         StructureReport.from_json(json.dumps(body))
@@ -199,8 +208,12 @@ def test_the_documented_example_is_a_report() -> None:
 
 
 @pytest.mark.parametrize(
-    "record", [StructureReport, LayerStructure, PathStructure, SymmetryCheck, Removal]
+    "record",
+    [
+        *[StructureReport, LayerStructure, PathStructure, SymmetryCheck, Removal],
+        *[Epoch, CoveredParameters, Picture],
+    ],
 )
 def test_every_field_is_documented(record: type) -> None:
-    text = SCHEMA_DOC.read_text(encoding="utf-8")
+    text = SCHEMA_DOC.read_text(encoding="utf-8").replace("`, `", "` | `")
     assert [f for f in record.__dataclass_fields__ if f"| `{f}` |" not in text] == []  # type: ignore[attr-defined]
