@@ -3,7 +3,7 @@
 from priors.evidence import effective_parameters, log_evidence
 from priors.noise import update_noise
 from priors.prior import METHODS, Curvature, EigenBlock, Parameters, PathPrior
-from priors.relevance import BOUNDS, Relevance, profile, relevance
+from priors.relevance import BOUNDS, Relevance, above_rounding, profile, relevance
 
 __all__ = [
     "BOUNDS",
@@ -13,6 +13,7 @@ __all__ = [
     "Parameters",
     "PathPrior",
     "Relevance",
+    "above_rounding",
     "effective_parameters",
     "log_evidence",
     "profile",

@@ -15,9 +15,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from priors.relevance import BOUNDS, Relevance, relevance
+from priors.relevance import BOUNDS, Relevance, above_rounding, relevance
 
 METHODS = ("fixed_point", "gradient")
+"""How `PathPrior.update` moves precisions."""
 _SLACK = 1e-9
 _STATE = ("log_precision", "m", "v", "t")
 
@@ -34,7 +35,9 @@ class EigenBlock(Protocol):
 
 
 Curvature = Mapping[str, EigenBlock]
+"""Curvature of the log likelihood by parameter name."""
 Parameters = Mapping[str, Tensor]
+"""Weights, or gradients, by parameter name."""
 
 
 def check_covered(curvature: Curvature, names: Sequence[str]) -> None:
@@ -46,15 +49,6 @@ def check_covered(curvature: Curvature, names: Sequence[str]) -> None:
     missing = [name for name in names if name not in curvature]
     if missing:
         raise KeyError(f"the curvature does not cover {missing}")
-
-
-def _above_rounding(eigenvalues: Tensor) -> Tensor:
-    """Eigenvalues [P] in double; zero where they are no more than rounding.
-
-    They add nothing to the evidence, but along them weights of any size would seem free.
-    """
-    noise = torch.finfo(eigenvalues.dtype).eps * len(eigenvalues) ** 0.5 * eigenvalues.max()
-    return torch.where(eigenvalues.abs() <= noise, 0.0, eigenvalues).double()
 
 
 class PathPrior:
@@ -217,7 +211,7 @@ class PathPrior:
         check_covered(curvature, self.groups[group])
         for name in self.groups[group]:
             block = curvature[name]
-            values = _above_rounding(block.eigenvalues)
+            values = above_rounding(block.eigenvalues)
             theta = block.rotate(params[name].detach()).double()
             if gradients is None:
                 g = -delta * theta

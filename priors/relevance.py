@@ -63,6 +63,15 @@ class Relevance:
         return self.gain <= 0
 
 
+def above_rounding(eigenvalues: Tensor) -> Tensor:
+    """Eigenvalues [P] in double; zero where they are no more than rounding.
+
+    They add nothing to the evidence, but along them weights of any size would seem free.
+    """
+    noise = torch.finfo(eigenvalues.dtype).eps * len(eigenvalues) ** 0.5 * eigenvalues.max()
+    return torch.where(eigenvalues.abs() <= noise, 0.0, eigenvalues).double()
+
+
 def relevance(
     eigenvalues: Tensor, b_squared: Tensor, bounds: tuple[float, float] = BOUNDS
 ) -> Relevance:

@@ -14,6 +14,7 @@ from torch import nn
 import curvature
 from curvature import Data, Likelihood
 from curvature.checking import check_count, check_module, seeded
+from symlearn.fit.config import FitConfig
 from symlearn.fit.data import TrainData, first, null_loss
 from symlearn.fit.grow import Candidate, absent_paths, switch_off_idle, test_absent
 from symlearn.paths import Conv, PathSpec, as_specs
@@ -105,7 +106,7 @@ def screen(
     Every absent path is tested at zero weights: with gradient g and Kronecker eigenvalues lambda
     there, ``b = -g`` and the gain is ``max_delta [1/2 sum b^2/(lambda + delta) - 1/2 sum log(1 +
     lambda/delta)]``. Factored paths are given a direction on one half of the data and tested on
-    the other. The model is not changed.
+    the other. Precisions are those that a fit may choose by default. The model is not changed.
 
     Args:
         model: A trained network, plain or relaxed. In a relaxed one, its own absent paths with the
@@ -124,7 +125,8 @@ def screen(
         ValueError: As for `symlearn.wrap`; or if no layer lacks any of the paths.
 
     Warns:
-        UserWarning: If the network has memorised the data.
+        UserWarning: If the network has memorised the data, or if a gain is larger than a path could
+            make it at best.
 
     Example:
         >>> import torch, symlearn
@@ -152,12 +154,26 @@ def screen(
         relaxed,
         source.sample(samples, generator),
         likelihood,
+        bounds=FitConfig.precision_bounds,
         estimator=estimator,
         max_samples=samples or source.n,
         seed=seed,
     )
     names = {spec.name for spec in specs}
+    _check_gains(found, likelihood)
     return Screen(_row(candidate) for candidate in found if candidate.path in names)
+
+
+def _check_gains(found: list[Candidate], likelihood: Likelihood) -> None:
+    """Probabilities of labels are at most one: no path can gain more than the loss there is."""
+    most = max((candidate.test.gain for candidate in found), default=0.0)
+    if isinstance(likelihood, curvature.Categorical) and most > 2 * found[0].loss:
+        warnings.warn(
+            f"a gain of {most:.0f} nats is more than the loss of {found[0].loss:.0f} nats that the "
+            "tested samples have: the quadratic model does not hold so far from a minimum, and the "
+            "ranking is not to be trusted; train the network for longer, or give more samples",
+            stacklevel=3,
+        )
 
 
 def _row(found: Candidate) -> ScreenRow:

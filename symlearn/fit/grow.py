@@ -37,6 +37,7 @@ class Candidate:
         path: Name of the path.
         test: Result of the relevance test on the testing half of the data.
         n_data: Samples in that half.
+        loss: Their negative log likelihood in nats, without the path.
         n_params: Weights the path would add.
         weights: The tested point: the path's weights by name, within the path.
         descent: Negative gradient of the tested weight.
@@ -46,6 +47,7 @@ class Candidate:
     path: str
     test: priors.Relevance
     n_data: int
+    loss: float
     n_params: int
     weights: dict[str, Tensor]
     descent: Tensor
@@ -114,7 +116,7 @@ def test_absent(
             model, some, likelihood, estimator, only=only, seed=seed, reduction=processes
         )
         counted = Counted(testing)
-        grads, *_ = total_gradients(model, counted, likelihood, only, processes)
+        grads, log_likelihood, *_ = total_gradients(model, counted, likelihood, only, processes)
         n_data = counted.n
         found = found.scaled(weight * n_data / found.n_data)
         tested = [
@@ -126,6 +128,7 @@ def test_absent(
                 names[key],
                 bounds,
                 n_data,
+                -log_likelihood,
             )
             for key, path in paths.items()
         ]
@@ -140,12 +143,14 @@ def _candidate(
     name: str,
     bounds: tuple[float, float],
     n_data: int,
+    loss: float,
 ) -> Candidate:
     block = found[name]
-    test = priors.relevance(block.eigenvalues, block.rotate(gradient).square(), bounds)
+    eigenvalues = priors.above_rounding(block.eigenvalues)
+    test = priors.relevance(eigenvalues, block.rotate(gradient).double().square(), bounds)
     weights = {n: p.detach().clone() for n, p in path.named_parameters()}
     size = sum(w.numel() for w in weights.values())
-    return Candidate(*key, test, n_data, size, weights, -gradient)
+    return Candidate(*key, test, n_data, loss, size, weights, -gradient)
 
 
 def _tested_name(model: nn.Module, path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 
 import pytest
 import torch
@@ -172,3 +173,14 @@ def test_screen_warns_on_memorised_data() -> None:
         step.step()
     with pytest.warns(UserWarning, match="memorised"):
         symlearn.screen(net, (x, y))
+
+
+def test_screen_warns_of_gains_that_no_path_can_make() -> None:
+    """On inputs a thousand times too large softmax is flat where the gradient is steep."""
+    x, y = blobs(12)
+    model = tiny_relaxed(3, paths=("conv", "fc"))
+    with pytest.warns(UserWarning, match="the quadratic model does not hold"):
+        symlearn.screen(off(model), (1e3 * x, y), paths="fc")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        symlearn.screen(off(model), (x, y), paths="fc")
