@@ -72,7 +72,7 @@ python-version:
 
 $(FULL): pyproject.toml | python-version
 	[ -x .venv/bin/python ] || $(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --editable '.[laplace,vision,export,tensorboard,completion,dev,docs]'
+	.venv/bin/python -m pip install --quiet --editable '.[laplace,vision,export,ode,tensorboard,completion,dev,docs]'
 	touch $@
 
 $(CORE): pyproject.toml | python-version

@@ -1,4 +1,4 @@
-"""Claim: equivariant bases cost orders of magnitude less than with the published solver.
+"""Claim: an equivariant basis takes at most a tenth of the published solver's time.
 
 All invariants of T_k, k-fold tensors of the base representation, are found from nothing: S_5 by its
 permutations, SO(3) by its Lie algebra. Each figure comes from a process of its own, with one thread
@@ -6,8 +6,9 @@ and no files. Seconds are CPU time of the call. Memory is the peak resident set 
 the call, after imports; the basis that is returned counts. Ours is double precision, S_5 sparse as
 it is found. The published package (emlp 1.0.3 on jax, `pip install emlp six`) is single precision.
 Its progress bars are off, as they fail with present versions of its dependencies, and it is stopped
-after 120 seconds. It compiles what it runs, which counts, as every basis is another program. Growth
-exponents are slopes over the size n = d^k of the tensors.
+after 40 seconds, which then stand for its time in the goals. It compiles what it runs, which
+counts, as every basis is another program. Growth exponents are slopes over the size n = d^k of the
+tensors.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from benchmarks.support.harness import Cell, Missing, Report, options, present, 
 from benchmarks.support.peak_memory import extra_peak, in_fresh_process
 from symlearn.groups import SO, EquivariantBasis, MatrixGroup, S, T, cache
 
-LIMIT = 120
+LIMIT = 40
 GROUPS: dict[str, Callable[[], MatrixGroup]] = {"S_5": lambda: S(5), "SO(3)": lambda: SO(3)}
 RANKS = (5, 6, 7)
 GROWTH = (5, 6, 7, 8)
@@ -109,9 +110,9 @@ def main() -> None:
         n, r = EquivariantBasis(T(k)(GROUPS[group]())).shape
         times = map(cell, (*seconds.values(), *peaks))
         rows.append([f"{group}, T_{k}", f"{n:,} x {r}", *times])
-        if seconds["emlp"] != math.inf:
-            part = ratio(seconds["symlearn"], seconds["emlp"])
-            report.goal(f"time, ours / emlp, {group}, T_{k}", part, GOAL)
+        theirs = LIMIT if seconds["emlp"] == math.inf else seconds["emlp"]
+        part = ratio(seconds["symlearn"], theirs)
+        report.goal(f"time, ours / emlp, {group}, T_{k}", part, GOAL)
     units = [f"{name}, {unit}" for unit in ("s", "MiB") for name in CONTENDERS]
     report.table("Finding the basis", ["", "basis", *units], rows)
     add_growth(report)

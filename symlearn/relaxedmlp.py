@@ -24,6 +24,7 @@ __all__ = ["RelaxedBlock", "relaxed_mlp", "supported_groups"]
 
 PATHS = ("emlp", "fc")
 STARTS = ("strict", "fresh")
+CONTRACTIONS = ("learned", "fixed")
 _HELD = 1e-6  # largest norm of what a basis leaves of another that it is to hold
 
 
@@ -44,8 +45,27 @@ class RelaxedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Vectors [N, n] to vectors [N, n']."""
-        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-        out: Tensor = self.after(self.layer(x.unsqueeze(-1)).squeeze(-1))
+        out: Tensor = self.after(self._linear(x, 1.0))
+        return out
+
+    def with_tangents(self, x: Tensor, tangents: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The block at x, and its derivative along each tangent; all go through the layer.
+
+        Args:
+            x: Vectors [N, n].
+            tangents: K vectors [N, n] each.
+
+        Returns:
+            Vectors [N, n'], and K of this shape.
+        """
+        y, moved = self._linear(x, 1.0), [self._linear(t, 0.0) for t in tangents]
+        at = y.repeat(len(moved), 1)
+        pushed: tuple[Tensor, ...] = torch.func.jvp(self.after, (at,), (torch.cat(moved),))
+        return pushed[0][: len(x)], list(pushed[1].split(len(x)))
+
+    def _linear(self, x: Tensor, one: float) -> Tensor:
+        x = torch.cat([x, torch.full_like(x[:, :1], one)], dim=1)
+        out: Tensor = self.layer(x.unsqueeze(-1)).squeeze(-1)
         return out
 
 
@@ -59,13 +79,13 @@ def relaxed_mlp(
     depth: int = 2,
     paths: Sequence[str] = PATHS,
     start: str = "strict",
+    contractions: str = "learned",
     seed: int = 0,
 ) -> nn.Sequential:
     """A network whose layers are sums of equivariant and free matrices, for `symlearn.fit`.
 
     Gates and contractions commute with the group, so that the network is equivariant if the free
-    paths are off: the verdict of each layer says so. Contractions have fixed random weights, as
-    matrices before and behind them are learned.
+    paths are off: the verdict of each layer says so.
 
     Args:
         rep_in: Representation of the input; bound to the group if it is not yet.
@@ -78,6 +98,8 @@ def relaxed_mlp(
         paths: "emlp" for the equivariant paths, "fc" for the free one, or both.
         start: "strict" for fresh weights in the first path and zero in the others, which the fit
             then tests and grows; "fresh" for weights in all.
+        contractions: "learned", or "fixed" for random weights of products of objects. Those that
+            are learned have a dense curvature: fix them in layers wider than some hundred channels.
         seed: Seed of the weights.
 
     Returns:
@@ -99,6 +121,10 @@ def relaxed_mlp(
         raise ValueError(f"paths are some of {list(PATHS)}, each once, got {list(paths)}")
     if start not in STARTS:
         raise ValueError(f"unknown start {start!r}; choose one of {list(STARTS)}")
+    if contractions not in CONTRACTIONS:
+        raise ValueError(
+            f"unknown contractions {contractions!r}; choose one of {list(CONTRACTIONS)}"
+        )
     check_count("depth", depth, 0)
     generator = seeded(seed)
     ends = _bound(rep_in, group), _bound(rep_out, group)
@@ -114,7 +140,7 @@ def relaxed_mlp(
             bias=False,
         )
         _draw(layer, start, generator)
-        after = nn.Identity() if last else _nonlinearity(behind, generator)
+        after = nn.Identity() if last else _nonlinearity(behind, contractions, generator)
         blocks.append(RelaxedBlock(layer, after))
     return nn.Sequential(*blocks)
 
@@ -192,11 +218,9 @@ def _draw(layer: RelaxedLayer, start: str, generator: torch.Generator) -> None:
         path.start_at_zero(generator)
 
 
-def _nonlinearity(rep: Rep, generator: torch.Generator) -> nn.Module:
-    """Contractions and gates, without a weight that is learned."""
+def _nonlinearity(rep: Rep, contractions: str, generator: torch.Generator) -> nn.Module:
+    """Contractions and gates."""
     after = EMLPNonlinearity(rep)
-    for weight in after.parameters():
-        std = weight.shape[-1] ** -0.5
-        with torch.no_grad():
-            weight.copy_(std * torch.randn(weight.shape, generator=generator))
-    return after.requires_grad_(False)
+    after.bilinear.reset_parameters(generator)
+    learned = contractions == "learned" and len(after.bilinear.weight) > 0
+    return after.requires_grad_(learned)

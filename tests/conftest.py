@@ -36,6 +36,7 @@ EXTRAS = {
     "shtab": "completion",
     "tensorboard": "tensorboard",
     "timm": "vision",
+    "torchdiffeq": "ode",
     "torchvision": "vision",
 }
 

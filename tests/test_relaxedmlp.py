@@ -67,7 +67,10 @@ def test_starts_and_paths() -> None:
     assert present(free) == [["fc"]] * 2
     again = symlearn.relaxed_mlp(V, V, SO(2), width=6, depth=1)
     assert all(map(torch.equal, strict.parameters(), again.parameters()))
-    assert not any(p.requires_grad for p in strict[0].after.parameters())
+    assert all(p.requires_grad for p in strict.parameters())
+    fixed = symlearn.relaxed_mlp(V, V, SO(2), width=6, depth=1, contractions="fixed")
+    assert not any(p.requires_grad for p in fixed[0].after.parameters())
+    assert torch.equal(fixed[0].after.bilinear.weight, strict[0].after.bilinear.weight)
 
 
 def test_biases_are_equivariant_in_the_strict_path() -> None:
@@ -176,5 +179,13 @@ def test_bad_input() -> None:
         symlearn.relaxed_mlp(V, V, "O(2)")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="layers are real"):
         symlearn.relaxed_mlp(V, V, SU(2), depth=0)
+    with pytest.raises(ValueError, match="unknown contractions 'free'"):
+        symlearn.relaxed_mlp(V, V, O(2), contractions="free")
+    with pytest.raises(ValueError, match=r"unknown paths \['emlp'\].*symlearn.relaxed_mlp\(rep_in"):
+        symlearn.wrap(
+            torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3)),
+            torch.ones(1, 1, 4, 4),
+            paths=("emlp", "fc"),
+        )
     with pytest.raises(ValueError, match="no subgroup"):
         symlearn.relaxed_mlp(V, V, O(2), subgroups=[O(3)])

@@ -54,14 +54,21 @@ def hamiltonian_field(energy: Callable[[Tensor], Tensor]) -> Field:
         with torch.enable_grad():
             z = z if z.requires_grad else z.detach().requires_grad_()
             (slope,) = torch.autograd.grad(energy(z).sum(), z, create_graph=building)
-        by_x, by_p = slope.chunk(2, dim=1)
-        return torch.cat([by_p, -by_x], dim=1)
+        return canonical(slope)
 
     return field
 
 
+def canonical(slope: Tensor) -> Tensor:
+    """``J grad H``, [N, 2d] of the slope [N, 2d] of an energy along x and p."""
+    by_x, by_p = slope.chunk(2, dim=1)
+    return torch.cat([by_p, -by_x], dim=1)
+
+
 def rollout(field: Field, z: Tensor, times: Tensor, tolerance: float = _TOLERANCE) -> Tensor:
     """States at some times, by an adaptive Runge-Kutta method of order 8; no gradients.
+
+    `symlearn.dynamics.rollout` has gradients.
 
     Args:
         field: Vector field, [N, n] to [N, n].
@@ -76,8 +83,7 @@ def rollout(field: Field, z: Tensor, times: Tensor, tolerance: float = _TOLERANC
         ValueError: If times do not increase, or the method fails, as for a field that is not
             finite.
     """
-    if len(times) < 2 or bool((times.diff() <= 0).any()):
-        raise ValueError(f"give two or more increasing times, got {times.tolist()}")
+    check_times(times)
 
     def derivative(t: float, flat: np.ndarray) -> np.ndarray:
         with torch.no_grad():
@@ -94,6 +100,16 @@ def rollout(field: Field, z: Tensor, times: Tensor, tolerance: float = _TOLERANC
     if not found.success:
         raise ValueError(f"the rollout failed: {found.message}")
     return torch.from_numpy(found.y.T.copy()).reshape(len(at), *z.shape).transpose(0, 1).to(z)
+
+
+def check_times(times: Tensor) -> None:
+    """Check the times of a rollout.
+
+    Raises:
+        ValueError: If there are fewer than two, or they do not increase.
+    """
+    if times.ndim != 1 or len(times) < 2 or not bool((times.diff() > 0).all()):
+        raise ValueError(f"give two or more increasing times, got {times.tolist()}")
 
 
 def initial_states(n: int, seed: int = 0) -> Tensor:

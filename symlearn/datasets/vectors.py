@@ -21,7 +21,9 @@ from symlearn.datasets.imageset import seeded
 from symlearn.groups import O13, SL, SO, Group, O, Rep, Scalar, T, V, Z
 
 SYMMETRIES = ("exact", "approximate", "misspecified")
+"""How well the symmetry that a task names holds."""
 TABLES = ("breast_cancer", "diabetes", "iris", "wine")
+"""Data sets of `tabular`."""
 
 _BODIES = 5
 _Z_TERM = 0.3

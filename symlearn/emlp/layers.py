@@ -6,6 +6,7 @@ n size of a representation, r rank of a basis, m copies.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import product as pairs
 from types import MappingProxyType
@@ -100,75 +101,123 @@ class GatedNonlinearity(nn.Module):
         return x[..., : self.dim] * torch.sigmoid(x[..., self.gate])
 
 
-class _Contraction(NamedTuple):
-    """Objects of a kind a as maps from objects b to objects c; starts and copies of each."""
+class _Product(NamedTuple):
+    """How objects of the kinds a and b make objects of the kind c: [p, q] times [q, r]."""
 
     start: tuple[int, int, int]
     copies: tuple[int, int, int]
-    sizes: tuple[int, int]  # of b and c
-    shape: tuple[int, ...]
-    order: tuple[int, ...]
+    sizes: tuple[int, int, int]  # p, q, r
+    a_order: tuple[int, ...]  # of a's factors, those that are kept before those that are summed
+    c_order: tuple[int, ...]  # of the kept factors, a's before b's
+    a_axes: tuple[int, ...]
+    kept_axes: tuple[int, ...]
+
+    @property
+    def n_weights(self) -> int:
+        """One for each pair of copies of b and c."""
+        return self.copies[1] * self.copies[2]
 
 
 class BilinearContraction(nn.Module):
-    """Sums of products of objects: a as a linear map, applied to b (Finzi et al. 2021, Sec. 2.6).
+    """Sums of products of objects a and b (Finzi et al. 2021, Sec. 2.6).
 
-    a acts as a map from b to c if its factors are those of c and of the dual of b, in any order.
-    Each pair of copies of b and c has one weight and one copy of a, in turn. Scalars as a or as b
-    are left out.
+    Either a is a linear map that is applied to b, its factors being those of c and of the dual of b
+    in any order, or c is the tensor product of a and b, which the paper does not have: without it
+    two vectors make a matrix only by way of tensors of order three. Each pair of copies of b and c
+    has one weight and one copy of a, in turn. Scalars as a or as b are left out.
 
     Args:
         rep: Representation of input and output.
+
+    Attributes:
+        weight: All weights, one vector.
     """
 
     def __init__(self, rep: Rep):
         super().__init__()
-        self.dim = rep.dim
-        self.contractions = _contractions(rep)
-        self.weights = nn.ParameterList(
-            torch.randn(c.copies[2], c.copies[1]) / c.copies[1] ** 0.5 for c in self.contractions
-        )
+        self.sizes = [term.dim * count for term, count in objects(rep)]
+        self.products = _products(rep)
+        self.weight = nn.Parameter(torch.empty(sum(p.n_weights for p in self.products)))
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw weights with which outputs have about the size of products of inputs."""
+        stds = [p.copies[1] ** -0.5 for p in self.products for _ in range(p.n_weights)]
+        with torch.no_grad():
+            self.weight.normal_(generator=generator)
+            self.weight.mul_(torch.tensor(stds).to(self.weight))
 
     def forward(self, x: Tensor) -> Tensor:
         """Vectors [..., n] to vectors [..., n]."""
-        out = torch.zeros_like(x)
-        for contraction, weight in zip(self.contractions, self.weights, strict=True):
-            (a0, b0, c0), (ma, mb, mc), (nb, nc) = contraction[:3]
-            lead = x.shape[:-1]
-            a = x[..., a0 : a0 + ma * nb * nc].reshape(*lead, ma, *contraction.shape)
-            first = len(lead) + 1
-            a = a.permute(*range(first), *(first + i for i in contraction.order))
-            turn = torch.arange(mc * mb, device=x.device).reshape(mc, mb) % ma
-            a = a.reshape(*lead, ma, nc, nb).index_select(-3, turn.flatten())
-            a = a.reshape(*lead, mc, mb, nc, nb)
-            b = x[..., b0 : b0 + mb * nb].reshape(*lead, mb, nb)
-            y = torch.einsum("...jicb,...ib,ji->...jc", a, b, weight) / nb**0.5
-            spread = out[..., c0 : c0 + mc * nc] + y.flatten(-2)
-            out = torch.cat([out[..., :c0], spread, out[..., c0 + mc * nc :]], dim=-1)
-        return out
+        totals: dict[int, Tensor] = {}
+        weights = self.weight.split([p.n_weights for p in self.products])
+        for product, weight in zip(self.products, weights, strict=True):
+            c, y = product.start[2], _multiply(x, product, weight)
+            totals[c] = totals[c] + y if c in totals else y
+        parts, start = [], 0
+        for size in self.sizes:
+            parts.append(totals.get(start, torch.zeros_like(x[..., start : start + size])))
+            start += size
+        return torch.cat(parts, dim=-1)
 
 
-def _contractions(rep: Rep) -> list[_Contraction]:
-    """All kinds of contractions within a representation."""
+@curvature.register_rule(BilinearContraction)
+class BilinearContractionRule(curvature.Rule):
+    """The weights multiply products of inputs: their curvature is dense."""
+
+    weight, bias, others = None, None, MappingProxyType({"weight": "dense"})
+
+
+def _multiply(x: Tensor, product: _Product, weight: Tensor) -> Tensor:
+    """Objects c [..., copies * size] of vectors [..., n]."""
+    (a0, b0, _), (ma, mb, mc), (p, q, r) = product[:3]
+    lead = x.shape[:-1]
+    first = len(lead) + 1
+    a = x[..., a0 : a0 + ma * p * q].reshape(*lead, ma, *product.a_axes)
+    a = a.permute(*range(first), *(first + i for i in product.a_order)).reshape(*lead, ma, p, q)
+    turn = torch.arange(mc * mb, device=x.device) % ma
+    a = a.index_select(-3, turn) * (weight / q**0.5)[:, None, None]
+    a = a.reshape(*lead, mc, mb, p, q).transpose(-3, -2).reshape(*lead, mc * p, mb * q)
+    y = a @ x[..., b0 : b0 + mb * q * r].reshape(*lead, mb * q, r)
+    y = y.reshape(*lead, mc, *product.kept_axes)
+    y = y.permute(*range(first), *(first + i for i in product.c_order))
+    out: Tensor = y.flatten(len(lead))
+    return out
+
+
+def _products(rep: Rep) -> list[_Product]:
+    """All kinds of products within a representation."""
     found, start = [], 0
-    listed: list[tuple[Rep, int, int]] = []
+    listed: list[tuple[Sequence[Rep], int, int]] = []
     for term, count in objects(rep):
-        listed.append((term, count, start))
+        listed.append((_factors(term), count, start))
         start += term.dim * count
     for (a, ma, a0), (b, mb, b0), (c, mc, c0) in pairs(listed, repeat=3):
-        order = _matched(_factors(a), [*_factors(c), *_factors(b.T)])
-        if order is not None and a != Scalar and b != Scalar:
-            shape = tuple(f.dim for f in _factors(a))
-            sizes = (b.dim, c.dim)
-            found.append(_Contraction((a0, b0, c0), (ma, mb, mc), sizes, shape, order))
+        if not a or not b:
+            continue
+        starts, copies = (a0, b0, c0), (ma, mb, mc)
+        order, unchanged = _order(a, [*c, *(factor.T for factor in b)]), tuple(range(len(c)))
+        if order is not None:
+            sizes = (_size(c), _size(b), 1)
+            axes = tuple(factor.dim for factor in a), tuple(factor.dim for factor in c)
+            found.append(_Product(starts, copies, sizes, order, unchanged, *axes))
+        order, unchanged = _order([*a, *b], c), tuple(range(len(a)))
+        if order is not None and a0 <= b0:  # a (x) b once, not b (x) a as well
+            sizes = (_size(a), 1, _size(b))
+            axes = tuple(factor.dim for factor in a), tuple(factor.dim for factor in (*a, *b))
+            found.append(_Product(starts, copies, sizes, unchanged, order, *axes))
     return found
+
+
+def _size(factors: Sequence[Rep]) -> int:
+    return math.prod(factor.dim for factor in factors)
 
 
 def _factors(rep: Rep) -> Sequence[Rep]:
     return rep.factors if isinstance(rep, Product) else (rep,)
 
 
-def _matched(given: Sequence[Rep], wanted: Sequence[Rep]) -> tuple[int, ...] | None:
+def _order(given: Sequence[Rep], wanted: Sequence[Rep]) -> tuple[int, ...] | None:
     """Which of the given factors stands for each wanted one; None if they are others."""
     left = dict(enumerate(given))
     order = []

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import curvature
 import symlearn.groups as G
+from symlearn.datasets import inertia
 from symlearn.emlp import (
     EMLP,
     BilinearContraction,
@@ -97,29 +99,74 @@ def test_fresh_weights_keep_the_size_of_features() -> None:
     assert 0.5 < float(linear(x).detach().square().mean()) < 2.0
 
 
-def slow_contraction(layer: BilinearContraction, rep: Rep, x: Tensor) -> Tensor:
-    """``m v`` of matrices m and vectors v, by loops, in ``n V + k V**2``."""
+def slow_products(layer: BilinearContraction, rep: Rep, x: Tensor) -> Tensor:
+    """``m v`` and ``v (x) v`` by loops, in ``n V + k V**2``."""
     (_, n), (_, k) = rep.terms  # type: ignore[attr-defined]
     v, m = x[: 3 * n].reshape(n, 3), x[3 * n :].reshape(k, 3, 3)
-    out = torch.zeros_like(v)
-    (weight,) = layer.weights
+    turned, outer = torch.zeros_like(v), torch.zeros_like(m)
+    kinds = [(p.sizes, p.n_weights) for p in layer.products]
+    assert kinds == [((3, 1, 3), n * k), ((3, 3, 1), n * n)]
+    first, second = layer.weight.split([n * k, n * n])
+    for turn, (j, i) in enumerate(itertools.product(range(k), range(n))):
+        outer[j] += first[turn] * torch.outer(v[turn % n], v[i])
     for turn, (j, i) in enumerate(itertools.product(range(n), repeat=2)):
-        out[j] += weight[j, i] * m[turn % k] @ v[i] / 3**0.5
-    return torch.cat([out.flatten(), torch.zeros(9 * k)])
+        turned[j] += second[turn] * m[turn % k] @ v[i] / 3**0.5
+    return torch.cat([turned.flatten(), outer.flatten()])
 
 
 def test_contractions_are_products_of_matrices_and_vectors() -> None:
     rep = (2 * V + 3 * T(2))(G.SO(3))
     layer = BilinearContraction(rep)
-    assert [(c.copies, c.sizes) for c in layer.contractions] == [((3, 2, 2), (3, 3))]
     x = torch.randn(rep.dim)
-    assert torch.allclose(layer(x), slow_contraction(layer, rep, x))
-    # of several orders of factors, a map from V to V**2 takes the axes of V**2 first
+    assert torch.allclose(layer(x), slow_products(layer, rep, x))
+    assert torch.allclose(layer(torch.stack([x, 2 * x])), torch.stack([layer(x), 4 * layer(x)]))
+    # without a dual, vectors of SL(2) make tensors, and no scalars
     cubic = (1 * V + T(2) + T(3))(G.SL(2))
-    assert {c.sizes for c in BilinearContraction(cubic).contractions} == set()
+    assert [p.sizes for p in BilinearContraction(cubic).products] == [(2, 1, 2), (2, 1, 4)]
     dual = (1 * V + V.T + 1)(G.SL(2))
     layer = BilinearContraction(dual)
-    assert [c.sizes for c in layer.contractions] == [(2, 1), (2, 1)]  # v . w, twice
+    assert [p.sizes for p in layer.products] == [(1, 2, 1), (1, 2, 1)]  # v . w, twice
+    assert BilinearContraction((2 * Scalar)(G.SL(2)))(torch.ones(2)).tolist() == [0, 0]
+
+
+def test_axes_of_products_are_those_of_their_factors() -> None:
+    """A tensor V V* of SL(3) from a covector and a vector, given in the other order."""
+    group = G.SL(3)
+    rep = (V.T + V + V * V.T)(group)
+    layer = BilinearContraction(rep)
+    w, v, m = torch.randn(rep.dim).split([3, 3, 9])
+    out = layer(torch.cat([w, v, m])).split([3, 3, 9])
+    m = m.reshape(3, 3)
+    found = {p.start: weight for p, weight in zip(layer.products, layer.weight, strict=True)}
+    assert set(found) == {(0, 3, 6), (6, 0, 0), (6, 3, 3)}
+    assert torch.allclose(out[2].reshape(3, 3), found[0, 3, 6] * torch.outer(v, w))
+    assert torch.allclose(out[0], found[6, 0, 0] * m.T @ w / 3**0.5)
+    assert torch.allclose(out[1], found[6, 3, 3] * m @ v / 3**0.5)
+
+
+def test_two_vectors_make_a_matrix() -> None:
+    # by contractions alone that took tensors of order three
+    net = EMLP(2 * V, T(2), G.O(3), width=2 * V + 2 * T(2), depth=1)
+    out = net(torch.randn(6, 6)).detach().reshape(6, 3, 3)
+    assert float((out - out.diagonal(dim1=1, dim2=2).diag_embed()).abs().max()) > 1e-3
+
+
+def test_all_weights_of_a_network_have_a_curvature() -> None:
+    task = inertia(12)
+    net = EMLP(task.rep_in, task.rep_out, task.group, width=2 + V + T(2), depth=1)
+    found = curvature.kronecker(net, task.pair, "gaussian")
+    full, start = curvature.dense_ggn(net, task.pair, "gaussian"), 0
+    assert set(found) == {name for name, _ in net.named_parameters()}
+    for name, parameter in net.named_parameters():
+        end = start + parameter.numel()
+        if name == "0.1.bilinear.weight":
+            assert end > start
+            torch.testing.assert_close(found[name].to_dense(), full[start:end, start:end])
+        start = end
+    scalars = EMLP(task.rep_in, Scalar, task.group, width=2 * Scalar, depth=1)  # no products
+    assert curvature.kronecker(scalars, (task.x, task.x[:, :1]), "gaussian")["0.0.beta"].shape == (
+        10,
+    )
 
 
 def test_contractions_make_what_gates_cannot() -> None:
@@ -130,8 +177,7 @@ def test_contractions_make_what_gates_cannot() -> None:
     assert float(net(x).detach().std()) > 1e-4
     for module in net.modules():
         if isinstance(module, BilinearContraction):
-            for weight in module.weights:
-                nn.init.zeros_(weight)
+            nn.init.zeros_(module.weight)
     assert float(net(x).detach().std()) < 1e-12
 
 
