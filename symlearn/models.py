@@ -9,13 +9,14 @@ from torch import nn
 
 from curvature.checking import check_count, seeded
 from symlearn.lift import lift
-from symlearn.paths import FFC, Conv, GConv, PathSpec, as_specs
+from symlearn.paths import FFC, SFC, Conv, GConv, PathSpec, SConv, as_specs
 from symlearn.paths.base import he_std, normal_
 from symlearn.relaxed import relaxed_layers
 from symlearn.subsample import Circular
 from symlearn.wrap import wrap
 
-PAPER_KINDS: dict[str, tuple[str, ...]] = {
+# the rows of the paper's Table 2; "-omega" has priors on the lengthscales too
+PAPER_KINDS: dict[str, tuple[str | PathSpec, ...]] = {
     "fc": ("fc",),
     "conv": ("conv",),
     "fc+conv": ("conv", "fc"),
@@ -24,6 +25,9 @@ PAPER_KINDS: dict[str, tuple[str, ...]] = {
     "sfc": ("sfc",),
     "sconv": ("sconv",),
     "sfc+sconv": ("sconv", "sfc"),
+    "sfc-omega": (SFC(control="omega"),),
+    "sconv-omega": (SConv(control="omega"),),
+    "sfc+sconv-omega": (SConv(control="omega"), SFC(control="omega")),
 }
 
 # networks on the group p4, a path's options included

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import replace
 
 import pytest
@@ -128,7 +129,9 @@ def test_proximal_steps_solve_their_problem() -> None:
 
 def test_mixture_is_a_map_fit() -> None:
     x, y = bars(64, placed=False)
+    began = time.process_time()
     found = mixture(relaxed(2), (x, y), replace(CONFIG, epochs=2))
+    assert 0 < found.seconds <= time.process_time() - began
     same = symlearn.fit(relaxed(2), (x, y), replace(CONFIG, epochs=2, objective="map"))
     assert torch.equal(found.result.predict_proba(x), same.predict_proba(x))
     assert found.verdicts == verdicts_by_output(same.report)

@@ -9,7 +9,7 @@ from torch import nn
 from symlearn import Circular, RelaxedLayer
 from symlearn.groups import named
 from symlearn.models import GROUP_KINDS, PAPER_KINDS, paper_cnn, small_cnn
-from symlearn.paths import PATHS
+from symlearn.paths import PATHS, as_specs
 from symlearn.relaxed import relaxed_layers
 from tests.shifts import assert_invariant, shifted
 
@@ -131,7 +131,7 @@ def test_predicted_parameters_of_the_full_network() -> None:
 def test_every_kind_builds_and_runs(kind: str) -> None:
     net = paper_cnn(kind, alpha=1, in_channels=1, classes=4)
     assert {n: tuple(m.paths) for n, m in relaxed_layers(net).items()} == {
-        **{str(2 * i): PAPER_KINDS[kind] for i in range(8)},
+        **{str(2 * i): tuple(s.name for s in as_specs(PAPER_KINDS[kind])) for i in range(8)},
         "16": ("conv",),
         "18": ("conv",),
     }

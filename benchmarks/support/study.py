@@ -95,10 +95,16 @@ def spread(values: Iterable[float], digits: int = 3) -> str:
     return f"{fmean(found):.{digits}f} ± {stdev(found):.{digits}f}"
 
 
-def options(docstring: str | None, **extra: dict[str, Any]) -> argparse.Namespace:
-    """Command line of a study: ``--seeds``, ``--only``, ``--out`` and the given options."""
+def options(docstring: str | None, seeds: int = 3, **extra: dict[str, Any]) -> argparse.Namespace:
+    """Command line of a study: ``--seeds``, ``--only``, ``--out`` and the given options.
+
+    Args:
+        docstring: The study's; its first line is shown.
+        seeds: Number of seeds if none are given.
+        extra: Name of an option to the keyword arguments of ``add_argument``.
+    """
     parser = argparse.ArgumentParser(description=(docstring or "").partition("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(seeds)))
     parser.add_argument("--only", default="", help="part of the names of the runs to make")
     parser.add_argument("--out", type=Path, default=RESULTS)
     for name, settings in extra.items():

@@ -89,7 +89,7 @@ def augerino(
         raise ValueError(f"reward is {reward}; give a number of at least 0")
     config = config or FitConfig()
     pose = RandomPose(seed=config.seed)
-    began = time.perf_counter()
+    began = time.process_time()
     hooks: list[RemovableHandle] = []
 
     def prepare(run: Fitting) -> None:
@@ -103,7 +103,7 @@ def augerino(
     run = train_map(model, train, config, prepare=prepare)
     for hook in hooks:
         hook.remove()
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     shift, turn = pose.ranges.tolist()
     return BaselineResult(
         name="augerino",

@@ -17,7 +17,7 @@ class BaselineResult:
     Attributes:
         name: The baseline.
         result: The network it chose, with a report at its fixed precisions.
-        seconds: Wall-clock time of all training, reports left out.
+        seconds: Processor time of all training by this process, reports left out.
         fits: Networks trained.
         n_validation: Samples of validation data it needed to choose.
         chosen: What was chosen or learned, by name.

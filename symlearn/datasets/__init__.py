@@ -2,10 +2,9 @@
 
 An `ImageSet` is a tensor of images with their labels. *Sources* read one from what
 is installed or downloaded (`digits`, `mnist5k`, `mnist`, `fashion_mnist`,
-`cifar10`, `image_folder`,
-`from_arrays`); *variants* are pure functions of an image set and a seed
-(section 6.1 and appendix F.5). Nothing is downloaded here and nothing is read at
-import.
+`cifar10`, `image_folder`, `from_arrays`), or makes signals (`mnist1d`); *variants*
+are pure functions of an image set and a seed (section 6.1 and appendix F.5). Nothing
+is downloaded here and nothing is read at import.
 
     >>> from symlearn.datasets import digits, quadrant_task
     >>> train, test = digits().split(1400, 397, seed=0)
@@ -27,6 +26,7 @@ from symlearn.datasets.pendulum import (
     rollout,
 )
 from symlearn.datasets.readers import read_idx
+from symlearn.datasets.signals import mnist1d
 from symlearn.datasets.sources import cifar10, digits, fashion_mnist, mnist, mnist5k
 from symlearn.datasets.variants import (
     digit_task,
@@ -70,6 +70,7 @@ __all__ = [
     "inertia_target",
     "initial_states",
     "mnist",
+    "mnist1d",
     "mnist5k",
     "o5",
     "o5_target",
