@@ -14,6 +14,7 @@ from curvature.checking import check_count, check_module, check_real
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
 Data: TypeAlias = "tuple[Any, Any] | Dataset[Any] | Iterable[Any]"
+"""Labelled data: ``(X, y)``, a Dataset, a DataLoader or an iterable of pairs."""
 
 
 def _tensor(part: object, what: str) -> Tensor:

@@ -94,6 +94,7 @@ ESTIMATORS: dict[str, Vectors] = {
     "mc": _mc,
     "empirical": _empirical,
 }
+"""Estimators by the name that `curvature.kronecker` takes."""
 
 
 def output_vectors(estimator: str) -> Vectors:

@@ -211,6 +211,7 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
     "gaussian": Gaussian,
     "bernoulli": Bernoulli,
 }
+"""Likelihoods by the name that `curvature.kronecker` and `FitConfig` take."""
 
 
 def as_likelihood(likelihood: str | Likelihood) -> Likelihood:

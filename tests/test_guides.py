@@ -64,6 +64,13 @@ def test_a_wrong_output_fails() -> None:
         check(good.replace("print(1 + 1)", "print(float('nan'))"), "nan.md")
 
 
+def test_a_path_takes_less_than_sixty_lines() -> None:
+    (guide,) = (path for path in GUIDES if path.stem == "add-a-path")
+    path, check = blocks(guide.read_text(encoding="utf-8"))[:2]
+    assert "assert_path" in check[1]
+    assert len(path[1].splitlines()) < 60
+
+
 def test_each_guide_has_code() -> None:
     for guide in GUIDES:
         assert any(kind == "python" for kind, _ in blocks(guide.read_text(encoding="utf-8")))
