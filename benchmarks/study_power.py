@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import symlearn
 from benchmarks.support.harness import Cell, markdown_table
 from benchmarks.support.study import Row, Study, options, spread
+from benchmarks.support.training import train_by_adam, trained
 from symlearn.datasets import digits
 from symlearn.datasets.variants import rotate_images
 from symlearn.paths import Power
@@ -60,22 +61,20 @@ def run(base: str, seed: int) -> Row:
     """Squared errors of one network, in square radians."""
     (x, y), (x_test, y_test) = images(seed)
     net = network(base, seed)
-    optimiser = torch.optim.Adam(net.parameters(), lr=0.01, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, EPOCHS)
-    draw = torch.Generator().manual_seed(seed)
-    for _ in range(EPOCHS):
-        net.train()
-        for batch in torch.randperm(len(x), generator=draw).split(BATCH):
-            optimiser.zero_grad()
-            F.mse_loss(net(x[batch]), y[batch]).backward()
-            optimiser.step()
-        schedule.step()
+    train_by_adam(
+        *(net, (x, y), 0.01),
+        epochs=EPOCHS,
+        batch=BATCH,
+        seed=seed,
+        weight_decay=1e-4,
+        loss=F.mse_loss,
+    )
     net.eval()
     with torch.no_grad():
         errors = F.mse_loss(net(x), y), F.mse_loss(net(x_test), y_test)
     return {
         **dict(zip(("train_mse", "test_mse"), map(float, errors), strict=True)),
-        "weights": sum(p.numel() for p in net.parameters()),
+        "weights": trained(net),
     }
 
 

@@ -64,7 +64,9 @@ def _decompose(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues [B, D] and eigenvectors [B, D, D]; in double where single precision fails.
 
     LAPACK does not converge in single precision on some factors of saturated networks. A positive
-    semi-definite matrix has no negative eigenvalue: their sum tells how large the errors are.
+    semi-definite matrix has no negative eigenvalue: their sum tells how large the errors are. On a
+    few sparse factors (of windows on maps of one pixel) it does not converge in double either,
+    but does with rows and columns in reverse order.
     """
     try:
         values, vectors = torch.linalg.eigh(matrix)
@@ -74,7 +76,11 @@ def _decompose(matrix: Tensor) -> tuple[Tensor, Tensor]:
             return values, vectors
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         pass
-    values, vectors = torch.linalg.eigh(matrix.double())
+    try:
+        values, vectors = torch.linalg.eigh(matrix.double())
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        values, vectors = torch.linalg.eigh(matrix.double().flip(1, 2))
+        vectors = vectors.flip(1)
     return values.to(matrix), vectors.to(matrix)
 
 

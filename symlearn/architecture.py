@@ -193,10 +193,10 @@ def _build_group(data: Description) -> GridGroup:
 
 def _describe_specs(specs: Iterable[PathSpec]) -> list[list[Any]]:
     specs = tuple(specs)
-    foreign = [spec.name for spec in specs if PATHS.get(spec.name) is not type(spec)]
+    foreign = [spec.name for spec in specs if PATHS.get(type(spec).name) is not type(spec)]
     if foreign:
         raise KeyError(*foreign)
-    return [[spec.name, spec.options()] for spec in specs]
+    return [[type(spec).name, spec.options()] for spec in specs]  # a label may be another name
 
 
 def _build_specs(data: list[list[Any]]) -> tuple[PathSpec, ...]:

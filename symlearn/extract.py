@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import curvature
 import priors
+from symlearn.fit.data import until
 from symlearn.fit.facts import part_groups
 from symlearn.generators import (
     DENSE_SITES,
@@ -27,12 +28,15 @@ from symlearn.generators import (
 from symlearn.generators.terms import FixedTerm
 from symlearn.paths import LConvPath
 from symlearn.relaxed import RelaxedLayer, relaxed_layers
-from symlearn.report.text import draw_lines
+from symlearn.report import symmetry, text
+from symlearn.report.symmetry import GeneratorRow, KnownRow, LayerGenerators
 
 if TYPE_CHECKING:
     from symlearn.fit.result import FitResult
 
 _BATCH = 256
+# what a fit extracts by itself: the fewest draws that can find a generator, maps that take seconds
+_DRAWS, _SITES, _IMAGES = 119, 256, 500
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,14 @@ class GeneratorFacts:
     field: VectorField | None
     rotation_share: float
 
+    def row(self) -> GeneratorRow:
+        """The numbers, for the report."""
+        share = math.nan if self.field is None else self.field.share
+        size = self.effective_params, self.n_params, self.strength
+        return GeneratorRow(
+            self.name, self.learned, self.on, self.precision, *size, share, self.rotation_share
+        )
+
 
 @dataclass(frozen=True)
 class LayerSymmetry:
@@ -70,6 +82,7 @@ class LayerSymmetry:
 
     Attributes:
         layer: Name of the layer.
+        path: Name of the path.
         generators: Its generators.
         likeness: How near the learned ones come to known ones; empty where it was not compared.
         closure_error: Norm of what brackets of the learned generators add to their space, relative
@@ -81,11 +94,22 @@ class LayerSymmetry:
     """
 
     layer: str
+    path: str
     generators: tuple[GeneratorFacts, ...]
     likeness: tuple[Likeness, ...]
     closure_error: float
     strengths: tuple[float, ...]
     fields: tuple[VectorField, ...]
+
+    def facts(self) -> LayerGenerators:
+        """What a report keeps of it."""
+        known = tuple(
+            KnownRow(one.name, one.found, one.cosine, one.chance, one.p_value)
+            for one in self.likeness
+        )
+        rows = tuple(one.row() for one in self.generators)
+        name = self.layer, self.path
+        return LayerGenerators(*name, rows, known, self.closure_error, self.strengths)
 
 
 class ExtractedSymmetry(tuple[LayerSymmetry, ...]):
@@ -94,7 +118,8 @@ class ExtractedSymmetry(tuple[LayerSymmetry, ...]):
     __slots__ = ()
 
     def __str__(self) -> str:
-        return "\n\n".join(part for layer in self for part in _tables(layer)) or "no generators"
+        drawn = symmetry.tables(layer.facts() for layer in self)
+        return "\n\n".join("\n".join(text.draw_table(one)) for one in drawn) or "no generators"
 
 
 def extract(
@@ -105,6 +130,7 @@ def extract(
     order: Tensor | None = None,
     draws: int = 199,
     seed: int = 0,
+    most_sites: int = DENSE_SITES,
 ) -> ExtractedSymmetry:
     """Read the generators of a fitted network's L-conv paths.
 
@@ -117,6 +143,8 @@ def extract(
             generators are then read on the original images. For layers at the input's size.
         draws: Surrogates of each comparison.
         seed: Of the surrogates.
+        most_sites: Largest maps for which matrices over sites are built. Time grows with the
+            square of the number of sites or faster, and with the draws: minutes for 28x28 pixels.
 
     Raises:
         ValueError: As `symlearn.generators.likeness`, or if the order does not fit a layer.
@@ -132,13 +160,44 @@ def extract(
         'I L1 L2 L3 L4'
     """
     found = []
-    for name, layer in relaxed_layers(result.model).items():
+    for name, key, layer, path in _paths(result.model):
+        reader = _Reader(result, name, key, path, order, most_sites)
+        moment = None
+        if x is not None and reader.readable:
+            moment = second_moment(result.model, layer, x)
+        found.append(reader.read(moment, known, draws, seed))
+    return ExtractedSymmetry(found)
+
+
+def extracted_after_fit(result: FitResult, batches: Iterable[tuple[Tensor, Tensor]]) -> FitResult:
+    """The result of an evidence fit, its report with the symmetry extracted if there is one.
+
+    Nothing is read off maps of more than 256 sites, which would take longer than the fit of a
+    small network, and nothing where the fit checks no images.
+
+    Args:
+        result: The fit.
+        batches: Training images [N, C, *size], of which 500 at most are taken.
+    """
+    report, wanted = result.report, result.config.check_images > 0
+    if not wanted or report.objective != "evidence" or not any(_paths(result.model)):
+        return result
+    x = torch.cat([x for x, _ in until(batches, _IMAGES)])[:_IMAGES]
+    try:
+        found = extract(result, x, draws=_DRAWS, most_sites=_SITES)
+    except ValueError as error:  # such as maps that are not finite: keep what was fitted
+        report = replace(report, meta={**report.meta, "symmetry": f"not extracted: {error}"})
+    else:
+        report = report.with_symmetry(tuple(layer.facts() for layer in found))
+    return replace(result, report=report)
+
+
+def _paths(model: nn.Module) -> Iterator[tuple[str, str, RelaxedLayer, LConvPath]]:
+    """L-conv paths that are on, with the names of their layers and their own."""
+    for name, layer in relaxed_layers(model).items():
         for key, path in layer.named_paths().items():
             if isinstance(path, LConvPath) and path.enabled:
-                moment = None if x is None else second_moment(result.model, layer, x)
-                reader = _Reader(result, name, key, path, order)
-                found.append(reader.read(moment, known, draws, seed))
-    return ExtractedSymmetry(found)
+                yield name, key, layer, path
 
 
 def second_moment(model: nn.Module, layer: RelaxedLayer, x: Tensor) -> Tensor:
@@ -176,12 +235,13 @@ class _Reader:
     key: str
     path: LConvPath
     order: Tensor | None
+    most_sites: int
 
     @property
     def _small(self) -> bool:
         """Whether matrices over sites can be built."""
         geometry = self.path.geometry
-        return max(geometry.in_sites, geometry.out_sites) <= DENSE_SITES
+        return max(geometry.in_sites, geometry.out_sites) <= min(self.most_sites, DENSE_SITES)
 
     @property
     def _square(self) -> bool:
@@ -189,7 +249,7 @@ class _Reader:
         return self._small and self.path.geometry.in_size == self.path.geometry.out_size
 
     @property
-    def _readable(self) -> bool:
+    def readable(self) -> bool:
         """Whether generators have vector fields."""
         return self._square and len(self.path.geometry.in_size) <= 2
 
@@ -210,7 +270,7 @@ class _Reader:
             for n, t in terms.items()
         }
         total = math.fsum(norms.values()) or 1.0
-        moment = None if moment is None or not self._square else self._unscrambled(moment)
+        moment = None if moment is None else self._unscrambled(moment)
         facts = tuple(self._facts(n, n in on, norms[n] / total, moment) for n in terms)
         learned = [n for n in terms if n in on and not isinstance(terms[n], FixedTerm)]
         alike: tuple[Likeness, ...] = ()
@@ -219,7 +279,7 @@ class _Reader:
         if learned and self._small:
             given = torch.stack([self._matrix(n) for n in learned])
             form = canonical(given, torch.stack([terms[n].W.weight for n in learned]))
-        if form is not None and self._readable:
+        if form is not None and self.readable:
             size = self.path.geometry.in_size
             alike = likeness(
                 form.matrices, size, known, second_moment=moment, draws=draws, seed=seed
@@ -229,7 +289,7 @@ class _Reader:
         if form is not None and self._square and len(form.matrices) > 1:
             closure = _closure(form.matrices)
         strengths = () if form is None else tuple(form.strengths.tolist())
-        return LayerSymmetry(self.layer, facts, alike, closure, strengths, fields)
+        return LayerSymmetry(self.layer, self.key, facts, alike, closure, strengths, fields)
 
     def _matrix(self, name: str) -> Tensor:
         matrix = self.path.generator(name).cpu().double()
@@ -248,7 +308,7 @@ class _Reader:
             measured = [g for g in groups if all(m in found for m in prior.groups[g])]
             gamma = math.fsum(priors.effective_parameters(found, prior, g) for g in measured)
         field = None
-        if self._readable:
+        if self.readable:
             field = vector_field(self._matrix(name), self.path.geometry.in_size, moment)
         return GeneratorFacts(
             name,
@@ -268,45 +328,3 @@ def _closure(matrices: Tensor) -> float:
     errors = structure(matrices, identity=True).closure_error
     n = len(errors)
     return float((errors.square().sum() / (n * (n - 1))).sqrt())
-
-
-def _tables(layer: LayerSymmetry) -> list[str]:
-    """Tables of one layer: its generators, and what the learned ones are like."""
-    generators = [
-        (
-            one.name,
-            "on" if one.on else "off",
-            f"{one.precision:.3g}",
-            f"{one.effective_params:.1f} of {one.n_params:,}",
-            _percent(one.strength),
-            _percent(math.nan if one.field is None else one.field.share),
-            _percent(one.rotation_share),
-        )
-        for one in layer.generators
-    ]
-    titles = ("generator", "state", "precision", "effective", "strength", "field", "turning")
-    parts = [_table(f"{layer.layer}: generators", titles, generators)]
-    if layer.likeness:
-        known = [
-            (
-                one.name,
-                "found" if one.found else "–",
-                f"{one.cosine:.3f}",
-                f"{one.chance:.3f}",
-                f"{one.p_value:.3f}",
-            )
-            for one in layer.likeness
-        ]
-        closure = "" if math.isnan(layer.closure_error) else f" (closure {layer.closure_error:.2f})"
-        title = f"{layer.layer}: symmetry extracted{closure}"
-        parts.append(_table(title, ("known generator", "", "cosine", "by chance", "p"), known))
-    return parts
-
-
-def _percent(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.0%}"
-
-
-def _table(title: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = draw_lines(titles, rows, [i > 1 for i in range(len(titles))])
-    return "\n".join([title, *(line.rstrip() for line in lines)])

@@ -19,7 +19,8 @@ from symlearn.audit import (
     linear_invariances,
 )
 from symlearn.audit.linear import MOST_NUMBERS
-from symlearn.paths import PATHS, PathSpec, as_specs
+from symlearn.generators import FIELDS
+from symlearn.paths import PATHS, Emlp, PathSpec, as_specs
 from symlearn.progress import Progress
 from symlearn.report.document import Document
 from symlearn.report.text import draw_lines
@@ -32,9 +33,9 @@ _NAMED = 0.8  # cosine with a generator from which a direction is called by its 
 _KEPT_BY = {
     "translation_x": ("conv",),
     "translation_y": ("conv",),
-    "rotation": ("gconv", "symconv", "lconv"),
+    "rotation": ("gconv", "symconv", "lconv", "power:rotation"),
 }
-_MIXTURES = ("lconv",)  # takes any generator
+_MIXTURES = ("lconv", "power")  # take any generator
 
 
 @dataclass(frozen=True)
@@ -205,13 +206,13 @@ def _by_evidence(row: ScreenRow) -> Proposal:
 def _by_invariance(found: Invariances | LinearInvariances) -> Sequence[Proposal]:
     if isinstance(found, Invariances):
         return [
-            _unchanged(_known(kept_by(c)), in_words(c), c.ratio, c.p_value, c in found.found)
+            _unchanged(", ".join(kept_by(c)), in_words(c), c.ratio, c.p_value, c in found.found)
             for c in found.directions
         ]
     quiet = found.found or found.directions[:1]
     words = f"{len(found.found)} matrices" + signature(found)
     ratio, p = max(c.ratio for c in quiet), max(c.p_value for c in quiet)
-    return [_unchanged(_known(("emlp",)), words, ratio, p, bool(found.found))]
+    return [_unchanged(Emlp.name, words, ratio, p, bool(found.found))]
 
 
 def _unchanged(path: str, direction: str, ratio: float, p: float, proposed: bool) -> Proposal:
@@ -219,14 +220,12 @@ def _unchanged(path: str, direction: str, ratio: float, p: float, proposed: bool
     return Proposal(NETWORK, path, "invariance", direction, nan, 0, ratio, p, proposed)
 
 
-def _known(names: Sequence[str]) -> str:
-    return ", ".join(name for name in names if name in PATHS) or NONE
-
-
 def kept_by(candidate: Candidate) -> tuple[str, ...]:
     """Names of paths that commute with a transformation, exactly or by a finite subgroup."""
     name, cosine = max(candidate.cosines.items(), key=lambda item: abs(item[1]))
-    return _KEPT_BY.get(name, _MIXTURES) if abs(cosine) >= _NAMED else _MIXTURES
+    if abs(cosine) < _NAMED:
+        return _MIXTURES
+    return _KEPT_BY.get(name, ("lconv", f"power:{name}" if name in FIELDS else "power"))
 
 
 def in_words(candidate: Candidate) -> str:

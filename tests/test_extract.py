@@ -18,6 +18,7 @@ from symlearn.extract import second_moment
 from symlearn.generators import AffineGenerator
 from symlearn.paths import LConv
 from symlearn.relaxed import relaxed_layers
+from symlearn.report import StructureReport, symmetry
 
 pytestmark = pytest.mark.core
 SIDE = 5
@@ -146,6 +147,39 @@ def test_layers_without_generators_and_with_fixed_ones_only() -> None:
     assert not layer.likeness
     assert layer.generators[1].field is not None
     assert layer.generators[1].field.share == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("side", "compared"), [(4, True), (17, False)])
+def test_an_evidence_fit_reports_what_it_extracted(side: int, compared: bool) -> None:
+    """Large maps are left to the user: comparing them takes longer than the fit."""
+    x = torch.randn(12, 1, side, side)
+    net = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.Flatten())
+    config = replace(CONFIG, epochs=1, check_images=4, challenge_epochs=0)
+    relaxed = symlearn.wrap(net, x, paths=LConv(2, rank=2), init="fresh")
+    result = symlearn.fit(relaxed, (x, x.flatten(1)), config)
+    (layer,) = result.report.symmetry
+    assert (layer.layer, layer.path) == ("0", "lconv")
+    assert [(one.name, one.learned) for one in layer.generators] == [
+        *(("I", False), ("L1", True), ("L2", True))
+    ]
+    assert bool(layer.known) == compared
+    assert math.isnan(layer.generators[0].strength) != compared
+    assert len(layer.strengths) == compared  # of one channel in and out there is one
+    assert StructureReport.from_json(result.report.to_json()).to_json() == result.report.to_json()
+    tables = symmetry.tables([layer])
+    assert len(tables) == 1 + compared
+    text, markdown = str(result.report), result.report.to_markdown().replace("\\", "")
+    for table in tables:
+        for row in table.rows:
+            assert any(all(cell in line for cell in row) for line in text.splitlines())
+            assert f"| {' | '.join(row)} |" in markdown
+    assert ("symmetry extracted" in text) == compared
+    (extracted,) = symlearn.extract(result, x, draws=119, most_sites=256)
+    assert extracted.facts().strengths == pytest.approx(layer.strengths)
+    assert [one.name for one in extracted.likeness] == [one.name for one in layer.known]
+    again = symlearn.fit(result.model, (x, x.flatten(1)), replace(config, check_images=0))
+    assert not again.report.symmetry
+    assert "generators" not in str(again.report)
 
 
 def test_second_moment_of_a_layers_input() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import symlearn
 from symlearn.audit import Candidate, linear_invariances
-from symlearn.paths import PATHS
+from symlearn.paths import PATHS, as_specs
 from symlearn.propose import Proposals, in_words, kept_by, signature
 
 pytestmark = pytest.mark.core
@@ -86,7 +86,7 @@ def test_vectors_are_asked_for_matrices() -> None:
     )
     (row,) = table.rows
     assert (row.direction, row.proposed) == ("3 matrices: SO(2, 1)", True)
-    assert "emlp" in row.path or "emlp" not in PATHS
+    assert row.path == "emlp"
     (reason,) = table.left_out.values()
     assert "no nn.Conv" in reason
     random = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 4))
@@ -111,9 +111,12 @@ def test_directions_in_words_and_paths() -> None:
     assert (in_words(shift), kept_by(shift)) == ("translation_x -0.90", ("conv",))
     mixed = candidate(translation_x=0.1, rotation=0.6, scaling=-0.7, hyperbolic=0.2)
     assert in_words(mixed) == "scaling -0.70, rotation +0.60, hyperbolic +0.20"
-    assert kept_by(mixed) == ("lconv",)
-    assert kept_by(candidate(rotation=0.99)) == ("gconv", "symconv", "lconv")
-    assert kept_by(candidate(scaling=0.99)) == ("lconv",)
+    assert kept_by(mixed) == ("lconv", "power")
+    assert kept_by(candidate(rotation=0.99)) == ("gconv", "symconv", "lconv", "power:rotation")
+    assert kept_by(candidate(scaling=0.99)) == ("lconv", "power:scaling")
+    assert kept_by(candidate(mine=0.99)) == ("lconv", "power")
+    for directions in (shift, mixed, candidate(scaling=0.99), candidate(rotation=0.99)):
+        assert as_specs(kept_by(directions))  # all of them are paths
 
 
 def test_bad_input_is_an_error() -> None:

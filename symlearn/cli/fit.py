@@ -32,6 +32,26 @@ from symlearn.fit import FitConfig, FitResult, fit
 from symlearn.fit.checkpoint import checkpoints
 from symlearn.verdict import SeedsResult, fit_seeds
 
+EXAMPLES = {
+    "symlearn fit --data digits --out run/": "the small network on UCI digits",
+    "symlearn fit --data fashion-mnist --arch paper --paths conv,ffc --out run/": (
+        "the paper's network"
+    ),
+    "symlearn fit --data folder:pictures --size 32 --out run/": (
+        "a folder of pictures for each class"
+    ),
+    "symlearn fit --data a.npz --arch torchvision:resnet18 --layers conv1 --out r/": (
+        "some layers of a network of torchvision"
+    ),
+    "symlearn fit --data mnist --samples 5000 --epochs 20 --out run/": "a quick look",
+    "symlearn fit --data digits --out run/ --checkpoint-dir kept --resume": (
+        "can be stopped, and given again to go on"
+    ),
+    "symlearn fit --data digits --out run/ --seeds 3 --log-dir logs": (
+        "is the verdict the data's, or the seed's?"
+    ),
+}
+
 
 def add(commands: Commands) -> None:
     """Add the command to the program."""
@@ -40,25 +60,7 @@ def add(commands: Commands) -> None:
         "fit",
         run,
         about="learn from your own images which symmetry each layer wants",
-        examples={
-            "symlearn fit --data digits --out run/": "the small network on UCI digits",
-            "symlearn fit --data fashion-mnist --arch paper --paths conv,ffc --out run/": (
-                "the paper's network"
-            ),
-            "symlearn fit --data folder:pictures --size 32 --out run/": (
-                "a folder of pictures for each class"
-            ),
-            "symlearn fit --data a.npz --arch torchvision:resnet18 --layers conv1 --out r/": (
-                "some layers of a network of torchvision"
-            ),
-            "symlearn fit --data mnist --samples 5000 --epochs 20 --out run/": "a quick look",
-            "symlearn fit --data digits --out run/ --checkpoint-dir kept --resume": (
-                "can be stopped, and given again to go on"
-            ),
-            "symlearn fit --data digits --out run/ --seeds 3 --log-dir logs": (
-                "is the verdict the data's, or the seed's?"
-            ),
-        },
+        examples=EXAMPLES,
     )
     add_images(parser, required=True)
     add_relaxed(parser)

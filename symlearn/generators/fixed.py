@@ -6,6 +6,7 @@ Index letters: ``S`` input sites, ``S'`` output sites, ``K`` taps of the window.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symlearn.generators.affine import AffineGenerator
+from symlearn.generators.affine import DENSE_SITES, AffineGenerator
 from symlearn.generators.sitemap import FixedGenerator, SiteMap
 from symlearn.geometry import Geometry, wrap_pad
 
@@ -77,6 +78,25 @@ def fixed_maps(
         shape = (geometry.out_sites, geometry.in_sites)
         found[name] = SiteMap(shape, *entries, dense=dense), None
     return found
+
+
+def held_elements(geometry: Geometry, fixed: Given, dense: bool) -> int:
+    """Numbers that the matrices of given generators hold at most, without building them.
+
+    Args:
+        geometry: Shapes of the layer.
+        fixed: Names and generators, as for `fixed_maps`.
+        dense: Whether matrices are dense for any number of sites.
+    """
+    sites = geometry.out_sites, geometry.in_sites
+    if dense or max(sites) <= DENSE_SITES:
+        return math.prod(sites) * sum(given != WINDOW for given in fixed)
+    entries = [
+        geometry.in_sites * sum(geometry.in_size) if isinstance(given, str) else len(given.values)
+        for given in fixed
+        if given != WINDOW
+    ]
+    return 5 * sum(entries)  # a number each, and two places of 64 bits, as long as two numbers
 
 
 def middle_map(geometry: Geometry) -> SiteMap:

@@ -35,8 +35,9 @@ class PickedPowers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, S] to [N, C, P, S]."""
-        picked: Tensor = x[..., self.index]
-        return picked
+        # not x[..., index]: its backward takes 20 times as long on a CPU
+        picked = x.index_select(-1, self.index.flatten())
+        return picked.reshape(*x.shape[:-1], *self.index.shape)
 
 
 class DensePowers(nn.Module):

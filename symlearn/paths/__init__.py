@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, cast
 
 from symlearn.paths.base import Path, PathSpec
 from symlearn.paths.conv import Conv, ConvPath
@@ -20,6 +21,12 @@ from symlearn.paths.symconv import SymConv, SymConvPath
 PATHS: dict[str, type[PathSpec]] = {
     spec.name: spec for spec in (Conv, FC, FFC, GConv, LConv, Power, SConv, SFC, SymConv)
 }
+"""Paths by name; `register` adds to them."""
+
+_NO_NAME = (
+    "'emlp' needs representations of a group: make a network by symlearn.relaxed_mlp(rep_in, "
+    "rep_out, group), or give the path as symlearn.paths.Emlp(rep_in, rep_out)"
+)
 
 
 def register(spec: type[PathSpec]) -> type[PathSpec]:
@@ -40,7 +47,8 @@ def register(spec: type[PathSpec]) -> type[PathSpec]:
 def as_specs(paths: str | PathSpec | Iterable[str | PathSpec]) -> tuple[PathSpec, ...]:
     """Turn path names and path objects into specs.
 
-    A name may have an option behind a colon: "power:rotation", "gconv:p4m", "lconv:3".
+    A name may have an option behind a colon: "power:rotation", "gconv:p4m", "lconv:3". A layer can
+    have several paths of a kind that takes a label: in text, the option is the label then.
 
     Raises:
         ValueError: For an unknown name (the names are listed), an option that the path does not
@@ -52,11 +60,17 @@ def as_specs(paths: str | PathSpec | Iterable[str | PathSpec]) -> tuple[PathSpec
         given = tuple(paths)
     unknown = [p for p in given if isinstance(p, str) and p.partition(":")[0] not in PATHS]
     if unknown:
-        raise ValueError(f"unknown paths {unknown}; the paths are {sorted(PATHS)}")
+        hint = f"; {_NO_NAME}" if Emlp.name in unknown else ""
+        raise ValueError(f"unknown paths {unknown}; the paths are {sorted(PATHS)}{hint}")
     wrong = [p for p in given if not isinstance(p, (str, PathSpec))]
     if wrong:
         raise TypeError(f"paths must be names or path objects such as FFC(), got {wrong}")
     specs = tuple(_named(p) if isinstance(p, str) else p for p in given)
+    names = [spec.name for spec in specs]
+    specs = tuple(
+        _labelled(spec, p) if isinstance(p, str) and names.count(spec.name) > 1 else spec
+        for spec, p in zip(specs, given, strict=True)
+    )
     names = [spec.name for spec in specs]
     if not specs or len(set(names)) < len(names):
         raise ValueError(f"give at least one path and none twice, got {names}")
@@ -67,6 +81,12 @@ def _named(text: str) -> PathSpec:
     """The path of a name, with the option behind its colon if there is one."""
     name, colon, option = text.partition(":")
     return PATHS[name].from_text(option) if colon else PATHS[name]()
+
+
+def _labelled(spec: PathSpec, text: str) -> PathSpec:
+    """The path under the name of its text, if its kind takes labels; verdicts join names by "+"."""
+    labels = is_dataclass(spec) and "label" in {field.name for field in fields(spec)}
+    return replace(cast(Any, spec), label=text.replace("+", "-")) if labels else spec
 
 
 __all__ = [

@@ -221,6 +221,19 @@ class PathSpec(ABC):
         return asdict(self)
 
 
+def check_label(label: str) -> None:
+    """Check that a label can be the name of a path in a layer.
+
+    Raises:
+        ValueError: If it is empty, has dots, or is the name of a method of ``nn.ModuleDict``.
+    """
+    if not isinstance(label, str) or not label or "." in label or hasattr(nn.ModuleDict, label):
+        raise ValueError(
+            f"the label of a path is {label!r}; give text without dots that is not the name of a "
+            "method of nn.ModuleDict"
+        )
+
+
 def he_std(fan_in: float) -> float:
     """Standard deviation that preserves activation scale through a ReLU layer."""
     return float((2.0 / fan_in) ** 0.5)

@@ -30,7 +30,14 @@ from torch import Tensor, nn
 
 from symlearn.generators.affine import FIELDS, check_dense
 from symlearn.generators.closure import closure, overlap
-from symlearn.generators.fixed import WINDOW, fixed_maps, misfits, over_groups, reads_moved
+from symlearn.generators.fixed import (
+    WINDOW,
+    fixed_maps,
+    held_elements,
+    misfits,
+    over_groups,
+    reads_moved,
+)
 from symlearn.generators.search import leading_generator
 from symlearn.generators.sitemap import FixedGenerator, SiteMap
 from symlearn.generators.terms import FixedTerm, LearnedTerm
@@ -386,3 +393,7 @@ class LConv(PathSpec):
         mixes = geometry.in_channels**2 + geometry.out_channels**2
         sites = geometry.in_sites**2 + geometry.out_sites**2 + 2 * self._rank(geometry) ** 2
         return (self._n_fixed(geometry) + self.generators) * mixes + self.generators * sites
+
+    def fixed_elements(self, geometry: Geometry) -> int:
+        """Matrices of the given generators, dense or sparse."""
+        return held_elements(geometry, self.fixed, self.dense)

@@ -36,7 +36,7 @@ from symlearn.generators.powers import (
 )
 from symlearn.generators.terms import zero_linear
 from symlearn.geometry import Geometry
-from symlearn.paths.base import Path, PathSpec, he_std, normal_
+from symlearn.paths.base import Path, PathSpec, check_label, he_std, normal_
 
 _PROBES = 16
 _TINY = 1e-30
@@ -176,10 +176,13 @@ class Power(PathSpec):
         dilation: D, which all powers are multiplied by.
         negative: Whether powers run from -K, or from 0.
         dense: Whether powers may be dense matrices beyond 1024 sites, where they are cheaper.
+        label: Name of the path, where a layer has several power paths. Of paths given as text,
+            such as "power:rotation" and "power:scaling", the text is the label.
 
     Raises:
         ValueError: For no base matrix, one given twice, an unknown name, K or D that are no whole
-            numbers of at least one, or a given matrix that is singular and to have negative powers.
+            numbers of at least one, a given matrix that is singular and to have negative powers, or
+            a label that cannot be the name of a module.
         TypeError: For a base that is neither a name nor a `BaseMatrix`.
 
     Example:
@@ -198,8 +201,11 @@ class Power(PathSpec):
     dilation: int = 1
     negative: bool = True
     dense: bool = False
+    label: str = "power"
 
     def __post_init__(self) -> None:
+        check_label(self.label)
+        object.__setattr__(self, "name", self.label)
         several = isinstance(self.bases, Iterable) and not isinstance(self.bases, str)
         given = self.bases if several else (self.bases,)
         # base matrices come as dicts where the spec comes from JSON

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from torch import nn
 
+from symlearn.generators import BaseMatrix
+
 Make = Callable[[], nn.Module]
 
 # name -> (convolution, spatial size of its input)
@@ -39,3 +41,7 @@ def geometries() -> list[Any]:
     """Parameters (name, circular): every case as it is and, where possible, circular."""
     plain = [pytest.param(name, False, id=name) for name in CONVS]
     return plain + [pytest.param(name, True, id=f"{name}-circular-layer") for name in CIRCULAR]
+
+
+SHIFTS = ("translation_y", "translation_x")
+SPIRAL = BaseMatrix.affine("spiral", rotation=0.4, scaling=0.1)
