@@ -117,7 +117,7 @@ def propose(
     model: nn.Module,
     data: Data,
     *,
-    paths: str | PathSpec | Iterable[str | PathSpec] = tuple(PATHS),
+    paths: str | PathSpec | Iterable[str | PathSpec] | None = None,
     layers: Selection = None,
     likelihood: str | Likelihood = "categorical",
     samples: int = 2000,
@@ -160,7 +160,7 @@ def propose(
         >>> sorted({row.because for row in table.rows}), list(table.left_out)
         (['evidence', 'invariance'], ['gconv'])
     """
-    specs = as_specs(paths)
+    specs = as_specs(tuple(PATHS) if paths is None else paths)
     inputs = _inputs(model, data, images)
     directions = _directions(model, inputs, draws, level, seed, progress)
     rows, left_out = list[ScreenRow](), dict[str, str]()

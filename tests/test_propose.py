@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 import symlearn
 from symlearn.audit import Candidate, linear_invariances
-from symlearn.paths import PATHS, as_specs
+from symlearn.paths import PATHS, Conv, as_specs
 from symlearn.propose import Proposals, in_words, kept_by, signature
 
 pytestmark = pytest.mark.core
@@ -129,3 +130,14 @@ def test_bad_input_is_an_error() -> None:
         symlearn.propose(Radial(), (x, y), paths="convv", draws=19)
     with pytest.raises(ValueError, match="NaN"):
         symlearn.propose(Radial(), (x * float("nan"), y), draws=19)
+
+
+def test_a_path_of_your_own_is_proposed_too() -> None:
+    class Mine(Conv):
+        name = "mine"
+
+    x, y = bumps(40)
+    with patch.dict(PATHS, {"conv": Conv, "mine": Mine}, clear=True):
+        table = symlearn.propose(Radial(), (x, y), draws=19, progress=False)
+    names = {row.path for row in table.rows if row.because == "evidence"}
+    assert "mine" in names | set(table.left_out)
