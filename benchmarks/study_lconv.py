@@ -28,8 +28,8 @@ from torch import nn
 
 import symlearn
 from benchmarks.support.harness import Cell, markdown_table
-from benchmarks.support.study import Row, Study, options, spread
-from benchmarks.support.training import accuracy, best_rates, pick, train_by_adam, trained
+from benchmarks.support.study import Row, Study, options, pick, spread
+from benchmarks.support.training import accuracy, best_rates, train_by_adam, trained
 from symlearn.datasets import ImageSet, fashion_mnist, mnist, permuted, rotated, shrink
 from symlearn.paths import LConv
 

@@ -19,8 +19,7 @@ from collections.abc import Iterable
 
 import symlearn
 from benchmarks.support.harness import Cell, markdown_table
-from benchmarks.support.study import Row, Study, options, spread
-from benchmarks.support.training import pick
+from benchmarks.support.study import Row, Study, options, pick, spread
 from symlearn import demo
 from symlearn.datasets import ImageSet, permuted
 from symlearn.models import small_cnn

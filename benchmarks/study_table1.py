@@ -22,8 +22,8 @@ from statistics import fmean
 import symlearn
 from benchmarks.support import tables
 from benchmarks.support.harness import Cell, markdown_table
-from benchmarks.support.study import Row, Study, spread
-from benchmarks.support.tables import Claim, Scale, where
+from benchmarks.support.study import Row, Study, pick, spread
+from benchmarks.support.tables import Claim, Scale
 from symlearn import Circular, demo
 from symlearn.datasets import shrink
 from symlearn.models import paper_cnn, small_cnn
@@ -64,7 +64,7 @@ def report(rows: list[Row]) -> Iterable[str]:
     yield tables.conditions(rows)
     yield tables.claims_table(list(claims(rows)))
     for source, title in SOURCES.items():
-        if not where(rows, source=source):
+        if not pick(rows, source=source):
             continue
         yield f"## {title}"
         yield "Test accuracy in percent, mean ± standard deviation over seeds (paper, Table 1)."
@@ -75,12 +75,12 @@ def report(rows: list[Row]) -> Iterable[str]:
             for objective in tables.OBJECTIVES:
                 for model in MODELS:
                     what = {"source": source, "task": task, "model": model, "objective": objective}
-                    found = where(rows, **what)
+                    found = pick(rows, **what)
                     cells[-1].append(spread((100 * row["accuracy"] for row in found), 2))
         yield markdown_table(columns, cells)
         yield markdown_table(
             ["run", "accuracy", "NLL", "log evidence / N", "parameters", "CPU s", "verdicts"],
-            [_line(row) for row in where(rows, source=source)],
+            [_line(row) for row in pick(rows, source=source)],
         )
 
 
@@ -101,12 +101,12 @@ def claims(rows: list[Row]) -> Iterator[Claim]:
     """What the paper's table says, for each data set and task that has the rows."""
     for source, title in SOURCES.items():
         for task in demo.TASKS:
-            mine = where(rows, source=source, task=task)
+            mine = pick(rows, source=source, task=task)
             groups = {
                 (model, objective): found
                 for model in MODELS
                 for objective in tables.OBJECTIVES
-                if (found := where(mine, model=model, objective=objective))
+                if (found := pick(mine, model=model, objective=objective))
             }
             learned = groups.pop(LEARNED, [])
             strict = {key: found for key, found in groups.items() if key[0] != "ffc+conv"}
@@ -134,15 +134,15 @@ def picture(rows: list[Row], file: Path) -> None:
     """Accuracies of all models."""
     from matplotlib.figure import Figure
 
-    there = [source for source in SOURCES if where(rows, source=source)]
+    there = [source for source in SOURCES if pick(rows, source=source)]
     fig = Figure(figsize=(9, 2.8 * len(there) + 0.4), layout="constrained")
     panels = fig.subplots(len(there), 2, sharey=True, squeeze=False)
     for line, source in zip(panels, there, strict=True):
         for ax, objective in zip(line, tables.OBJECTIVES, strict=True):
-            mine = where(rows, source=source, objective=objective)
+            mine = pick(rows, source=source, objective=objective)
             series = {
                 label: [
-                    [100 * row["accuracy"] for row in where(mine, task=task, model=model)]
+                    [100 * row["accuracy"] for row in pick(mine, task=task, model=model)]
                     for task in demo.TASKS
                 ]
                 for model, label in MODELS.items()

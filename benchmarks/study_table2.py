@@ -21,8 +21,8 @@ from typing import Any
 
 from benchmarks.support import tables
 from benchmarks.support.harness import Cell, markdown_table
-from benchmarks.support.study import Row, Study, spread
-from benchmarks.support.tables import Claim, Scale, where
+from benchmarks.support.study import Row, Study, pick, spread
+from benchmarks.support.tables import Claim, Scale
 from symlearn import Circular
 from symlearn.models import PAPER_KINDS, paper_cnn
 
@@ -72,7 +72,7 @@ def report(rows: list[Row]) -> Iterable[str]:
     columns = ["layer", "choice", "prior on", "parameters", "MAP NLL", "MAP accuracy, %"]
     columns += ["NLL", "accuracy, %", "-log evidence / N"]
     yield markdown_table(columns, [_layer(rows, model) for model in MODELS])
-    learned = where(rows, model=TABLE_4, objective="evidence")
+    learned = pick(rows, model=TABLE_4, objective="evidence")
     if learned:
         yield "## Table 4"
         yield f"{MODELS[TABLE_4][0]} by evidence, seed {learned[0]['seed']}."
@@ -84,13 +84,13 @@ def report(rows: list[Row]) -> Iterable[str]:
 
 def _layer(rows: list[Row], model: str) -> list[Cell]:
     label, prior = MODELS[model]
-    mine = where(rows, model=model)
+    mine = pick(rows, model=model)
     cells: list[Cell] = [label, model in STRICT, prior, mine[0]["n_params"] if mine else "-"]
     for objective in tables.OBJECTIVES:
-        found = where(mine, objective=objective)
+        found = pick(mine, objective=objective)
         cells.append(spread(row["nll"] for row in found))
         cells.append(spread((100 * row["accuracy"] for row in found), 2))
-    learned = where(mine, objective="evidence")
+    learned = pick(mine, objective="evidence")
     return [*cells, spread(-row["log_evidence_per_sample"] for row in learned)]
 
 
@@ -125,7 +125,7 @@ def claims(rows: list[Row]) -> Iterator[Claim]:
     """What the paper says of its table, where the rows are there."""
     for model, strict in STRICT.items():
         label, prior = MODELS[model]
-        pair = [where(rows, model=name, objective="evidence") for name in (model, strict)]
+        pair = [pick(rows, model=name, objective="evidence") for name in (model, strict)]
         if all(pair):
             mean, text = tables.difference(*pair)
             what = f"{label}, prior on {prior}: at least within a point of {MODELS[strict][0]}"
@@ -134,7 +134,7 @@ def claims(rows: list[Row]) -> Iterator[Claim]:
             yield Claim(what, text, learned and mean >= WITHIN)
     nll = {
         model: [
-            [row["nll"] for row in where(rows, model=model, objective=objective)]
+            [row["nll"] for row in pick(rows, model=model, objective=objective)]
             for objective in tables.OBJECTIVES
         ]
         for model in MODELS
@@ -147,7 +147,7 @@ def claims(rows: list[Row]) -> Iterator[Claim]:
     accuracy = {
         model: fmean(row["accuracy"] for row in found)
         for model in MODELS
-        if (found := where(rows, model=model, objective="map"))
+        if (found := pick(rows, model=model, objective="map"))
     }
     if len(accuracy) == len(MODELS):
         top = max(accuracy, key=lambda model: accuracy[model])
@@ -165,7 +165,7 @@ def picture(rows: list[Row], file: Path) -> None:
     for ax, key, factor in ((upper, "nll", 1), (lower, "accuracy", 100)):
         series = {
             objective: [
-                [factor * row[key] for row in where(rows, model=model, objective=objective)]
+                [factor * row[key] for row in pick(rows, model=model, objective=objective)]
                 for model in MODELS
             ]
             for objective in tables.OBJECTIVES

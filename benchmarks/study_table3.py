@@ -31,8 +31,8 @@ from torch import nn
 import symlearn
 from benchmarks.support import tables
 from benchmarks.support.harness import Cell, markdown_table
-from benchmarks.support.study import Row, Study, spread
-from benchmarks.support.tables import Claim, Scale, where
+from benchmarks.support.study import Row, Study, pick, spread
+from benchmarks.support.tables import Claim, Scale
 from symlearn.datasets import ImageSet
 from symlearn.models import GROUP_KINDS, paper_cnn
 from symlearn.relaxed import relaxed_layers
@@ -121,7 +121,7 @@ def shares(row: Row) -> dict[str, list[float]]:
 
 def several(rows: Iterable[Row], data: str) -> list[Row]:
     """The rows of the network of several groups, by evidence."""
-    return where(rows, data=data, model=SEVERAL, objective="evidence")
+    return pick(rows, data=data, model=SEVERAL, objective="evidence")
 
 
 def pooled(rows: Iterable[Row], path: str) -> list[float]:
@@ -146,7 +146,7 @@ def report(rows: list[Row]) -> Iterable[str]:
         yield "Networks of one kind of layer, MAP, in the order that the paper found."
         yield markdown_table(
             ["layers", "images", "parameters", "accuracy, %", "NLL"],
-            [_single(where(singles, model=model), FACTORS[model]) for model in _models(singles)],
+            [_single(pick(singles, model=model), FACTORS[model]) for model in _models(singles)],
         )
     yield "## All runs"
     heads = ["run", "accuracy", "NLL", "log evidence / N", "parameters", "CPU s", "verdicts"]
@@ -159,7 +159,7 @@ def _models(rows: Iterable[Row]) -> list[str]:
 
 
 def _several(rows: list[Row], data: str, title: str) -> list[Cell]:
-    learned, fixed = several(rows, data), where(rows, data=data, model=SEVERAL, objective="map")
+    learned, fixed = several(rows, data), pick(rows, data=data, model=SEVERAL, objective="map")
     if not learned:
         return []
     cells: list[Cell] = [title]
@@ -195,14 +195,14 @@ def claims(rows: list[Row]) -> Iterator[Claim]:
             what = f"{TITLES[source + '-upright']}: GCONV's share is larger on rotated images"
             yield Claim(what, f"{before:.0f} % upright, {after:.0f} % rotated", after > before)
     for data, title in TITLES.items():
-        learned, fixed = several(rows, data), where(rows, data=data, model=SEVERAL, objective="map")
+        learned, fixed = several(rows, data), pick(rows, data=data, model=SEVERAL, objective="map")
         if learned and fixed:
             mean, text = tables.difference(learned, fixed)
             yield Claim(f"{title}: evidence is more accurate than MAP", text, mean > 0)
     singles = [row for row in rows if row["model"] != SEVERAL]
     order = _models(singles)
     for worse, better in zip(order[:-1], order[1:], strict=True):
-        pair = [where(singles, model=model) for model in (better, worse)]
+        pair = [pick(singles, model=model) for model in (better, worse)]
         mean, text = tables.difference(*pair)
         yield Claim(f"rotated: {FACTORS[better]} above {FACTORS[worse]}", text, mean > 0)
 
@@ -223,7 +223,7 @@ def picture(rows: list[Row], file: Path) -> None:
     left.set(ylabel="relative effective parameters, %", ylim=(0, 120))
     left.set_title("evidence (line: range over layers and seeds)")
     left.legend(loc="upper left", ncols=3)
-    accuracies = [[100 * row["accuracy"] for row in where(rows, model=model)] for model in models]
+    accuracies = [[100 * row["accuracy"] for row in pick(rows, model=model)] for model in models]
     names = [FACTORS[model].replace(", ", ",\n").replace(" sep", "\nsep") for model in models]
     tables.bars(right, names, {"MAP": accuracies})
     right.set(ylabel="test accuracy, %", title="one kind of layer, rotated images")

@@ -24,7 +24,7 @@ from symlearn.paths import PATHS, Emlp, PathSpec, as_specs
 from symlearn.progress import Progress
 from symlearn.report.document import Document
 from symlearn.report.text import draw_lines
-from symlearn.screen import ScreenRow, screen
+from symlearn.screen import SAMPLES, ScreenRow, screen
 from symlearn.select import Selection
 
 NONE = "–"
@@ -120,7 +120,7 @@ def propose(
     paths: str | PathSpec | Iterable[str | PathSpec] | None = None,
     layers: Selection = None,
     likelihood: str | Likelihood = "categorical",
-    samples: int = 2000,
+    samples: int = SAMPLES,
     images: int = 300,
     draws: int = 99,
     level: float = 0.05,

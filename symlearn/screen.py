@@ -21,6 +21,9 @@ from symlearn.paths import Conv, PathSpec, as_specs
 from symlearn.relaxed import relaxed_layers
 from symlearn.wrap import Selection, wrap
 
+SAMPLES = 2000
+"""Samples used, unless told otherwise."""
+
 MEMORISED = 0.05
 """Mean loss, relative to predicting label frequencies, below which a test on the data is blind."""
 
@@ -98,7 +101,7 @@ def screen(
     layers: Selection = None,
     likelihood: str | Likelihood = "categorical",
     estimator: str = "sketch",
-    samples: int = 2000,
+    samples: int = SAMPLES,
     seed: int = 0,
 ) -> Screen:
     """Rank absent paths by the evidence, without training any of them.

@@ -87,6 +87,11 @@ def _write(path: Path, text: str) -> None:
         draft.write_text(text)
 
 
+def pick(rows: Iterable[Row], **what: Any) -> list[Row]:
+    """The rows with the given entries."""
+    return [row for row in rows if all(row[key] == value for key, value in what.items())]
+
+
 def spread(values: Iterable[float], digits: int = 3) -> str:
     """Mean and standard deviation over seeds, as text."""
     found = list(values)

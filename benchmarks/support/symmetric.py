@@ -272,9 +272,7 @@ def _outside(layer: RelaxedLayer) -> float:
     path = layer.path("emlp")
     if not isinstance(path, EmlpPath):
         raise TypeError(f"the strict path is {type(path).__name__}, not an equivariant one")
-    basis = path.linear.basis
-    units = torch.eye(basis.rank, dtype=torch.float64)
-    q = torch.vmap(basis)(units).T
+    q = path.linear.columns()
     n = layer.geometry.in_channels
     with torch.no_grad():
         columns = layer(torch.eye(n).unsqueeze(-1)) - layer(torch.zeros(n, n, 1))

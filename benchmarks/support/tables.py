@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -202,11 +202,6 @@ def augment(model: nn.Module, seed: int) -> None:
         return (shift_images(torch.where(flipped, x.flip(3), x), shifts),)
 
     model.register_forward_pre_hook(move)
-
-
-def where(rows: Iterable[Row], **what: Any) -> list[Row]:
-    """The rows of these runs."""
-    return [row for row in rows if all(row[key] == value for key, value in what.items())]
 
 
 @dataclass(frozen=True)

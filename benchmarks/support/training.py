@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.support.study import Row
+from benchmarks.support.study import Row, pick
 from symlearn.datasets import ImageSet
 
 _EVALUATED = 500
@@ -53,11 +52,6 @@ def accuracy(net: nn.Module, images: ImageSet) -> float:
 def trained(net: nn.Module) -> int:
     """Number of parameters that are trained."""
     return sum(p.numel() for p in net.parameters() if p.requires_grad)
-
-
-def pick(rows: Sequence[Row], **what: Any) -> list[Row]:
-    """The rows with the given entries."""
-    return [row for row in rows if all(row[key] == value for key, value in what.items())]
 
 
 def best_rates(

@@ -11,7 +11,7 @@ from symlearn.audit.resample import PADDINGS, RESAMPLINGS
 from symlearn.cli.arguments import DONE, Commands, add_images, add_model, command, names
 from symlearn.cli.console import Console
 from symlearn.cli.images import prepared
-from symlearn.cli.outputs import check_file
+from symlearn.cli.outputs import check_file, keep
 from symlearn.cli.results import trained
 
 
@@ -97,10 +97,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         progress=console.progress,
     )
     found = audit(model, given.x, options.transform or DEFAULT, config)
-    written = []
-    if options.out is not None:
-        found.to_json(options.out)
-        written.append(options.out)
+    written = keep(found, options.out)
     if options.plot is not None:
         found.plot(options.plot)
         written.append(options.plot)

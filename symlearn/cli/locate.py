@@ -20,7 +20,7 @@ from symlearn.cli.console import Console
 from symlearn.cli.images import prepared
 from symlearn.cli.keeping import add_checkpoints, kept
 from symlearn.cli.networks import relaxed
-from symlearn.cli.outputs import check_file
+from symlearn.cli.outputs import check_file, keep
 from symlearn.cli.results import read
 from symlearn.fit import FitConfig, FitResult
 from symlearn.report.rule import NOISE
@@ -92,11 +92,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             noise=options.noise,
             **keeping,
         ).report
-    written = []
-    if options.out is not None:
-        found.to_json(options.out)
-        written.append(options.out)
-    console.report(found, written)
+    console.report(found, keep(found, options.out))
     return DONE
 
 

@@ -1,4 +1,4 @@
-"""What a command writes to is looked at first, so that no work is lost at its end."""
+"""Files that commands write. Their places are looked at first, so that no work is lost."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from symlearn.fit.saving import free_folder
+from symlearn.report.document import Document
 
 
 def check_result(given: str) -> None:
@@ -51,6 +52,14 @@ def check_file(given: str | None, option: str, *, made: bool = False) -> None:
             f"cannot write {given}: the folder {path.parent} does not exist; make it first"
         )
     _check_writable(given)
+
+
+def keep(document: Document, given: str | None) -> list[str]:
+    """Write a report as JSON to a file, if one is given; what was written."""
+    if given is None:
+        return []
+    document.to_json(given)
+    return [given]
 
 
 def _check_writable(given: str) -> None:

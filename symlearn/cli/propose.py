@@ -14,11 +14,11 @@ from symlearn.cli.arguments import (
 )
 from symlearn.cli.console import Console
 from symlearn.cli.images import prepared
-from symlearn.cli.outputs import check_file
+from symlearn.cli.outputs import check_file, keep
 from symlearn.cli.results import trained
-from symlearn.cli.screen import SAMPLES
 from symlearn.paths import PATHS
 from symlearn.propose import propose
+from symlearn.screen import SAMPLES
 
 
 def add(commands: Commands) -> None:
@@ -76,9 +76,5 @@ def run(options: argparse.Namespace, console: Console) -> int:
         seed=options.seed,
         progress=console.progress,
     )
-    written = []
-    if options.out is not None:
-        found.to_json(options.out)
-        written.append(options.out)
-    console.report(found, written)
+    console.report(found, keep(found, options.out))
     return DONE

@@ -17,10 +17,9 @@ from symlearn.cli.console import Console
 from symlearn.cli.images import prepared
 from symlearn.cli.results import trained
 from symlearn.report import schema
-from symlearn.screen import ScreenRow, screen
+from symlearn.screen import SAMPLES, ScreenRow, screen
 
 FORMAT = "symlearn.screen/1"
-SAMPLES = 2000
 
 
 @dataclass(frozen=True)

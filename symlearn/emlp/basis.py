@@ -94,6 +94,12 @@ class EquivariantMap(nn.Module):
         found: Tensor = self.basis(self.beta)
         return found.reshape(self.rep_out.dim, self.rep_in.dim)
 
+    def columns(self) -> Tensor:
+        """The basis Q [n' n, r], in double precision."""
+        units = torch.eye(self.basis.rank, dtype=torch.float64, device=self.beta.device)
+        rows: Tensor = torch.vmap(self.basis)(units)
+        return rows.T
+
     def forward(self, x: Tensor) -> Tensor:
         """Vectors [..., n] to vectors [..., n']."""
         return nn.functional.linear(x, self.weight)

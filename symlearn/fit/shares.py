@@ -52,10 +52,11 @@ def beyond(layer: RelaxedLayer, path: Path, gradient: Tensor) -> Tensor:
     strict = [p for p in paths if p.tested().numel() < gradient.numel()]
     if not strict or not isinstance(path, (EmlpPath, FCPath)):
         return gradient
-    maps = torch.linalg.svd(torch.cat([_basis(p) for p in strict], dim=1), full_matrices=False)
+    held = torch.cat([p.linear.columns() for p in strict], dim=1)
+    maps = torch.linalg.svd(held, full_matrices=False)
     span = maps.U[:, maps.S > 1e-8]  # bases of nested groups overlap
     if isinstance(path, EmlpPath):
-        span = torch.linalg.qr(_basis(path).T @ span).Q
+        span = torch.linalg.qr(path.linear.columns().T @ span).Q
     flat = gradient.flatten().to(span)
     left: Tensor = flat - span @ (span.T @ flat)
     return left.reshape(gradient.shape).to(gradient)
@@ -81,7 +82,7 @@ class _Split:
     """
 
     def __init__(self, strict: list[EmlpPath], stds: list[float]) -> None:
-        columns = [std * _basis(path) for path, std in zip(strict, stds, strict=False)]
+        columns = [std * path.linear.columns() for path, std in zip(strict, stds, strict=False)]
         self.ranks = [c.shape[1] for c in columns]
         self.s = torch.cat(columns, dim=1)
         self.stds = stds[: len(strict)]
@@ -101,11 +102,3 @@ class _Split:
             beta.copy_(std * part)
         for free in held[len(self.ranks) :]:
             free.copy_((total - self.s @ u).reshape(free.shape))
-
-
-def _basis(path: EmlpPath) -> Tensor:
-    """The basis Q [n' n, r] of a path, in double precision."""
-    basis = path.linear.basis
-    units = torch.eye(basis.rank, dtype=torch.float64, device=path.linear.beta.device)
-    rows: Tensor = torch.vmap(basis)(units)
-    return rows.T

@@ -219,7 +219,8 @@ def _inverse(name: str, matrix: Tensor) -> Tensor:
     inverse: Tensor
     inverse, failed = torch.linalg.inv_ex(matrix)
     condition = float(torch.linalg.matrix_norm(matrix, 1) * torch.linalg.matrix_norm(inverse, 1))
-    if bool(failed) or not condition <= _CONDITION:  # also true for NaN
+    condition = math.inf if bool(failed) else condition
+    if not condition <= _CONDITION:  # also true for NaN
         raise ValueError(
             f"base matrix {name!r} is singular (condition number {condition:.2g}), so that it has "
             "no negative powers; give negative=False for the powers from 0 on"

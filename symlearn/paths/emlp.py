@@ -3,7 +3,7 @@
     y = W x        rho_out(g) W = W rho_in(g) for all g of the group
 
 Weight beta ``[r]``: coefficients of the orthonormal basis Q of all such maps between the flattened
-feature maps. Kronecker rule: that of a matrix, along Q, the dense block ``Q^T (A (x) G) Q``. Beside
+feature maps. Kronecker rule: that of a matrix, along Q, the dense block ``Q^T (G (x) A) Q``. Beside
 the free path ``fc`` the layer's matrix has the prior of a residual pathway (Eq. 3.1),
 ``N(0, (s_a^2 + s_b^2) Q Q^T + s_b^2 P P^T)``, with both variances learned.
 """
