@@ -5,7 +5,7 @@ are on the weights, on the anchor values u, or on the lengthscales omega as well
 structure report of FC+CONV.
 
 Stored results: 1,000 training images and all 10,000 test images of Fashion-MNIST, the paper's
-network of ten layers at alpha = 1, images of 32x32, 30 epochs and default options: by evidence,
+network of ten layers at alpha = 2, images of 32x32, 30 epochs and default options: by evidence,
 free paths begin absent beside a convolution and grow if they pay. The paper: CIFAR-10, alpha = 10,
 4000 epochs with flips and shifts, all paths from the start. ``--full`` runs that on your copy of
 CIFAR-10.
@@ -26,7 +26,7 @@ from benchmarks.support.tables import Claim, Scale
 from symlearn import Circular
 from symlearn.models import PAPER_KINDS, paper_cnn
 
-SMALL = Scale(n=1_000, epochs=30, width=1, batch=32)
+SMALL = Scale(n=1_000, epochs=30, width=2, batch=32)
 FULL = Scale(n=0, epochs=4000, width=10, published=True)
 MODELS = {
     "fc": ("FC", "theta"),

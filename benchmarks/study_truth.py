@@ -14,10 +14,11 @@ that of `benchmarks.study_emlp`. Sizes and epochs were set on seed 100, for time
 digits were doubled after an underfitted verdict there.
 
 Two thresholds are judged on tasks that they were not chosen on: the least relative share of
-effective parameters from which a path is present (a fifth of it makes it doubtful), and, beside the
-package's own share, a least gain in evidence. The value that makes most verdicts right on half of
-the tasks is taken (of equally good ones the middle one), and its verdicts on the other half are
-counted. Which paths the fit itself switched off does not depend on it.
+effective parameters from which a path is present (a fifth of it makes it doubtful), and the least
+gain in evidence of a path beside one that has it. The value that makes most verdicts right on half
+of the tasks is taken (of equally good ones the middle one), and its verdicts on the other half are
+counted. Which paths the fit itself switched off does not depend on it. The package asks for a gain
+since runs of an earlier round, of the same tasks and seeds, told how many verdicts that would mend.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import TypeAlias
 
@@ -41,6 +42,7 @@ from symlearn import FitResult
 from symlearn.report import PathStructure
 from symlearn.report.rule import (
     DOUBTFUL_SHARE,
+    MIN_GAIN,
     OFF,
     ON_SHARE,
     UNDECIDED,
@@ -119,26 +121,20 @@ def found(verdicts: Iterable[str], strict: str) -> str:
     return BROKEN if strict in present else ABSENT
 
 
-def judged(
-    row: Row, on: float = ON_SHARE, gain: float = -math.inf, *, checked: bool = False
-) -> str:
+def judged(row: Row, on: float = ON_SHARE, gain: float = MIN_GAIN, *, checked: bool = False) -> str:
     """What a row says at other thresholds.
 
     Args:
         row: The row.
         on: Least relative effective parameters of a path that is present.
-        gain: Least gain of a path that is present, in nats; the package asks for none.
+        gain: Least gain, in nats, of a path beside one that has it.
         checked: Take a layer whose check disagrees as undecided.
     """
     verdicts = []
     for layer in row["layers"]:
         paths = {name: PathStructure(**facts) for name, facts in layer["paths"].items()}
-        paths = {
-            name: replace(path, on=path.on and not path.evidence_gain < gain)
-            for name, path in paths.items()
-        }
         doubtful = on * DOUBTFUL_SHARE / ON_SHARE
-        each = verdict(paths, on=on, doubtful=doubtful, agreement=layer["agreement"])
+        each = verdict(paths, on=on, doubtful=doubtful, gain=gain, agreement=layer["agreement"])
         verdicts.append(supported(each, [layer["check"]]) if checked else each)
     return found(verdicts, OF_TASK[row["task"]].strict)
 
@@ -171,7 +167,7 @@ def by_share(on: float) -> Judge:
 
 
 def by_gain(gain: float) -> Judge:
-    """The package's rule with a least gain."""
+    """The rule with another least gain."""
     return partial(judged, gain=gain)
 
 
@@ -222,7 +218,8 @@ def tables(rows: list[Row]) -> Iterable[str]:
 def _threshold_rows(rows: list[Row]) -> Iterable[list[Cell]]:
     halves = {half: [row for row in rows if OF_TASK[row["task"]].half == half] for half in HALVES}
     rules: dict[str, Judge] = {
-        f"share {ON_SHARE:.1%}, the package's": judged,
+        f"share {ON_SHARE:.1%} and gain {MIN_GAIN:g} nats, the package's": judged,
+        "the same, without a least gain": by_gain(-math.inf),
         "the same, undecided where the check disagrees": partial(judged, checked=True),
         "the same, undecided where the evidence is below that of guessing": unless_guessing,
     }
@@ -230,7 +227,7 @@ def _threshold_rows(rows: list[Row]) -> Iterable[list[Cell]]:
         if mine:
             on, gain = chosen(mine, SHARES, by_share), chosen(mine, GAINS, by_gain)
             rules[f"share {on:.1%}, chosen on {half}"] = by_share(on)
-            rules[f"the package's, and gain {gain:.1f} nats, chosen on {half}"] = by_gain(gain)
+            rules[f"gain {gain:.1f} nats, chosen on {half}"] = by_gain(gain)
     for name, judge in rules.items():
         counts = [f"{count_right(mine, judge)} of {len(mine)}" for mine in halves.values()]
         says = [(row, judge(row)) for row in rows]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import curvature
 
 CONTROLS = ("u", "omega")
+_DEPENDENT = 1e-6  # of the largest eigenvalue of Phi^T Phi: functions that others are sums of
 
 
 @dataclass(frozen=True)
@@ -247,10 +248,36 @@ class Basis(nn.Module):
             return out
         return values
 
-    def power(self) -> float:
-        """Sum of all squared values; on the meta device, where there are none, their number."""
-        values = self.matrix().detach()
-        return float(values.numel() if values.is_meta else values.square().sum())
+    @torch.no_grad()
+    def fit_white_(self, values: Tensor) -> None:
+        """Turn white noise [..., M] into anchor values of the best fit to white noise on the sites.
+
+        Functions that overlap add up where all anchor values are drawn alone: their sums are
+        smooth, so that a mean in the input counts far more than He's rule takes it to. The least
+        squares fit ``(Phi^T Phi)^-1 Phi^T n`` of noise n has covariance ``(Phi^T Phi)^-1``, and so
+        has ``(Phi^T Phi)^-1/2`` times noise of M numbers. Functions that are sums of others have no
+        part in it.
+        """
+        if values.is_meta:
+            return
+        squares, axes = self._spectrum()
+        root = (axes * squares.rsqrt()) @ axes.T
+        noise = values.cpu().double().reshape(*values.shape[:-1], -1, len(root))
+        values.copy_((noise @ root).reshape(values.shape))
+
+    def fit_power(self) -> float:
+        """Mean square of the anchor values that `fit_white_` makes of noise of variance one."""
+        return float(self._spectrum()[0].reciprocal().sum()) / len(self.anchors)
+
+    def _spectrum(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues [R] of ``Phi^T Phi`` that are not zero, and their axes [M, R]."""
+        phi = self.matrix().detach()
+        if phi.is_meta:  # there are no values: as if all were orthonormal
+            return torch.ones(phi.shape[1]), torch.eye(phi.shape[1])
+        phi = phi.cpu().double()
+        squares, axes = torch.linalg.eigh(phi.T @ phi)
+        kept = squares > _DEPENDENT * squares[-1]
+        return squares[kept], axes[:, kept]
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies are made of: not the values, which belong to these very tensors."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -29,7 +30,7 @@ from symlearn.fit.schedule import Schedule
 from symlearn.fit.start import calibrate, fresh_state
 from symlearn.fit.state import PathKey, State
 from symlearn.fit.weights import WeightAverage, train_epoch
-from symlearn.report import LayerStructure
+from symlearn.report import GUESSING, LayerStructure
 from symlearn.scoring import score
 
 # A network that predicts much better than the label frequencies is trained already; one that has
@@ -371,6 +372,7 @@ class Fitting:
             batches,
             lambda layer, verdict: agreement(self.history, layer, verdict, _VOTES),
             config.objective,
+            self.data.n,
             {**self._meta(validation), "clamped_mass": found.curvature.clamped_mass},
         )
         report = checked_after_fit(report, state.model, batches, config.check_images)
@@ -384,11 +386,12 @@ class Fitting:
         meta: dict[str, str | float | int | None] = {
             "epochs": self.epoch,
             "seed": self.config.seed,
-            "n_data": self.data.n,
             "seconds": round(time.perf_counter() - self._started, 2),
             "likelihood": self.state.likelihood.name,
             "torch": torch.__version__,
         }
+        if not math.isnan(self._null_loss):
+            meta[GUESSING] = -self._null_loss * self._n_data()
         meta.update({f"without {trial.path}": trial.outcome for trial in self.challenges})
         if validation is not None:
             scores = score(self.model, validation, self.state.likelihood)

@@ -252,6 +252,7 @@ def build_report(
     batches: Iterable[tuple[Tensor, Tensor]],
     agreement_of: Callable[[str, str], float],
     objective: str,
+    n_data: int,
     meta: dict[str, str | float | int | None],
 ) -> StructureReport:
     """Assemble the report of a fitted model.
@@ -263,6 +264,7 @@ def build_report(
         batches: Data for the shares of output variance.
         agreement_of: Share of the last evidence steps in which a layer had a verdict.
         objective: "evidence" or "map".
+        n_data: Training samples.
         meta: Facts about the run.
     """
     facts = layer_structures(model, prior, found, output_shares(model, batches))
@@ -274,7 +276,7 @@ def build_report(
         layers=tuple(layers),
         heads=head_structures(model, prior, found),
         log_evidence=evidence_of(prior, found),
-        n_data=int(meta["n_data"] or 0),
+        n_data=n_data,
         n_params=sum(p.numel() for p in model.parameters()),
         effective_params=math.fsum(effective_of(prior, found).values()),
         objective=objective,

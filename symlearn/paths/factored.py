@@ -103,17 +103,14 @@ class FactoredPath(Path):
     def pull(self, g: Tensor) -> Tensor:
         """Adjoint of `write`: coordinates [N, C', D'] of gradients at the output."""
 
-    @abstractmethod
-    def power(self) -> float:
-        """Sum of the squared responses of all coordinates, over input sites and a mean output."""
-
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, *in] to [N, C', *out]."""
         hidden = self.theta2(self.read(x))
         return self.write(self.theta1(hidden.transpose(1, 2)))
 
     def _product_std(self) -> float:
-        return he_std(self.theta2.weight.shape[1] * self.power())
+        """Size of a product of two weights at which maps have He's size."""
+        return he_std(self.theta2.weight[0].numel())
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Both factors Gaussian, with a product of He's size."""

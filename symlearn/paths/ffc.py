@@ -38,10 +38,6 @@ class FFCPath(FactoredPath):
         """The gradients' values [N, C', |G| S']."""
         return g.reshape(len(g), -1, self.theta1.weight.shape[2])
 
-    def power(self) -> float:
-        """Each coordinate is one input position: their number."""
-        return float(self.theta2.weight.shape[2])
-
 
 @dataclass(frozen=True)
 class FFC(PathSpec):

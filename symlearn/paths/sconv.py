@@ -7,6 +7,7 @@ Weight ``u [C', C/g, M]``; Kronecker rule: the convolution's, with patches proje
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from symlearn.basis import Basis, BasisOptions, hyperparameters
 from symlearn.basisconv import BasisConv
 from symlearn.geometry import Geometry
-from symlearn.paths.base import PathSpec, he_std
+from symlearn.paths.base import PathSpec, he_std, normal_
 from symlearn.paths.window import WindowPath
 
 _ROUNDING = 1e3  # machine epsilons that solving for the anchor values may lose
@@ -39,9 +40,16 @@ class SConvPath(WindowPath):
         super().__init__(geometry, BasisConv(geometry, Basis(geometry.kernel_size, options)))
         self.fit_tolerance = fit_tolerance
 
+    def _tap_std(self) -> float:
+        return he_std(self.geometry.in_channels // self.geometry.groups * len(self.conv.phi()))
+
     def _std(self) -> float:
-        channels = self.geometry.in_channels // self.geometry.groups
-        return he_std(channels * self.conv.basis.power())
+        return self._tap_std() * math.sqrt(self.conv.basis.fit_power())
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Anchor values fitted to Gaussian filters of He's size over the window."""
+        normal_(self.tested(), self._tap_std(), generator)
+        self.conv.basis.fit_white_(self.tested())
 
     def filters(self) -> Tensor:
         """The dense filters [C', C/g, *kernel]."""

@@ -10,14 +10,16 @@ at one element g and zero at the others: maps are projected element by element (
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from symlearn.basis import Basis, BasisOptions, hyperparameters
 from symlearn.geometry import Geometry
-from symlearn.paths.base import PathSpec
+from symlearn.paths.base import PathSpec, he_std, normal_
 from symlearn.paths.factored import FactoredPath, Factors, no_group
 
 
@@ -55,11 +57,20 @@ class SFCPath(FactoredPath):
             len(g), -1, self.theta1.weight.shape[2]
         )
 
-    def power(self) -> float:
-        """Squared basis functions, summed over input positions and averaged over output sites."""
-        elements = self.theta2.weight.shape[2] // len(self.reading.anchors)
-        writes = self.writing.power() / self.geometry.out_sites
-        return elements * self.reading.power() * writes
+    def _map_std(self) -> float:
+        """Size of a product of two maps' values on the grids, that of the dense path."""
+        inputs = self.theta2.weight[0].numel() // len(self.reading.anchors)
+        return he_std(inputs * self.geometry.in_sites)
+
+    def _product_std(self) -> float:
+        powers = self.reading.fit_power() * self.writing.fit_power()
+        return self._map_std() * math.sqrt(powers)
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Both factors fitted to Gaussian maps with a product of He's size."""
+        for factor, basis in ((self.theta1, self.writing), (self.theta2, self.reading)):
+            normal_(factor.weight, self._map_std() ** 0.5, generator)
+            basis.fit_white_(factor.weight)
 
     def hyperparameters(self) -> dict[str, str | None]:
         """Learned omegas and places of the anchors."""

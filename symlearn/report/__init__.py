@@ -9,6 +9,7 @@ from symlearn.report.background import CoveredParameters, Epoch, Picture
 from symlearn.report.calibration import Calibration, CalibrationBin
 from symlearn.report.check import Removal, SymmetryCheck
 from symlearn.report.compare import side_by_side
+from symlearn.report.notes import GUESSING
 from symlearn.report.rule import DOUBTFUL_SHARE, MIN_AGREEMENT, ON_SHARE, verdict
 from symlearn.report.structure import (
     LayerStructure,
@@ -19,6 +20,7 @@ from symlearn.report.structure import (
 
 __all__ = [
     "DOUBTFUL_SHARE",
+    "GUESSING",
     "MIN_AGREEMENT",
     "ON_SHARE",
     "Calibration",

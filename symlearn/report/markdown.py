@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from symlearn.report import checks, symmetry, table
+from symlearn.report import checks, notes, symmetry, table
 
 if TYPE_CHECKING:
     from symlearn.report.structure import StructureReport
@@ -19,6 +19,7 @@ def render(report: StructureReport) -> str:
         report: The report to write.
     """
     facts = [f"- **{_escape(name)}**: {_escape(value)}" for name, value in table.summary(report)]
+    facts += [f"- **warning**: {_escape(warning)}" for warning in notes.of_fit(report)]
     meanings = [f"- **{_escape(title)}**: {_escape(text)}" for title, text in table.glossary()]
     parts = [["# Structure report"], facts, _table(report), ["## Reading the table"], meanings]
     return (

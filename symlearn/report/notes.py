@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from symlearn.report import rule, votes
-from symlearn.report.table import listed, percent, printable
+from symlearn.report.table import listed, number, percent, printable
 
 if TYPE_CHECKING:
     from symlearn.report.structure import LayerStructure, StructureReport
@@ -23,6 +23,12 @@ HOW_TO_READ = (
 )
 """Four sentences for somebody who sees such a report for the first time."""
 
+GUESSING = "log_likelihood_of_guessing"
+"""Key of the log likelihood of the label frequencies, in nats, among the facts of a report."""
+
+_LEARNED = (
+    0.05  # part of the loss of guessing by which a network that has learned anything is better
+)
 _CLAMPED = 0.01  # share of a factor's eigenvalues that may be negative by rounding
 _SHOWN = 8  # names listed in one warning
 
@@ -33,10 +39,16 @@ def warnings(report: StructureReport) -> list[str]:
     Args:
         report: The report.
     """
-    return [*_of_fit(report), *(note for layer in report.layers for note in _of_layer(layer))]
+    return [*of_fit(report), *(note for layer in report.layers for note in _of_layer(layer))]
 
 
-def _of_fit(report: StructureReport) -> Iterator[str]:
+def of_fit(report: StructureReport) -> Iterator[str]:
+    """Yield what limits the report's word on every layer.
+
+    Args:
+        report: The report.
+    """
+    yield from _of_guessing(report)
     if report.objective == "map":
         yield (
             "The weights were trained by MAP: the prior precisions are those of the options, and "
@@ -56,6 +68,23 @@ def _of_fit(report: StructureReport) -> Iterator[str]:
                 f"The curvature of {listed(group.names, _SHOWN)} is {group.kind} ({group.reason}), "
                 "not Kronecker-factored."
             )
+
+
+def _of_guessing(report: StructureReport) -> Iterator[str]:
+    guessing, fit = (report.meta.get(key) for key in (GUESSING, "log_likelihood"))
+    if not isinstance(guessing, float) or not isinstance(fit, float):
+        return
+    if fit < (1 - _LEARNED) * guessing:
+        yield (
+            "The network predicts its training labels no better than their frequencies do (log "
+            f"likelihood {number(fit)}, of guessing {number(guessing)}): it has learned nothing, "
+            "and its verdicts say nothing. Try a lower learning rate or other initial weights."
+        )
+    elif report.log_evidence < guessing:
+        yield (
+            f"The log evidence is {number(guessing - report.log_evidence)} nats below that of "
+            "guessing by the label frequencies: the data are few for this network."
+        )
 
 
 def _of_layer(layer: LayerStructure) -> Iterator[str]:

@@ -8,9 +8,10 @@ A path that the fit left on is
 
 * *present* when its relative effective parameters reach `ON_SHARE`,
 * *doubtful* when they lie in `[DOUBTFUL_SHARE, ON_SHARE)`,
-* absent below that. A path that the fit switched off is always absent, and so is one that has
-  vanished: the last path of a layer is never switched off, but where the evidence prefers its
-  absence and has left it less than `MIN_EFFECTIVE` effective parameters, it explains nothing.
+* absent below that. A path that the fit switched off is always absent, and so is one that does not
+  pay: whose evidence gain is below `MIN_GAIN` beside a path that has it. Where no path has it, one
+  is absent if the evidence prefers its absence and has left it less than `MIN_EFFECTIVE` effective
+  parameters (the last path of a layer is never switched off).
 
 The verdict names the present paths. It is `"undecided"` rather than a guess when a path is
 doubtful, when a number the rule needs is not finite, or when the last evidence steps disagreed.
@@ -33,6 +34,12 @@ DOUBTFUL_SHARE = 0.01
 
 MIN_EFFECTIVE = 0.5
 """Effective parameters from which a path counts though the evidence prefers its absence."""
+
+MIN_FACTOR = 3.0
+"""Log Bayes factor, in nats, from which evidence counts as strong."""
+
+MIN_GAIN = MIN_FACTOR
+"""Gain in nats that a path needs to count beside one that has it."""
 
 MIN_AGREEMENT = 0.5
 """Share of the last evidence steps that must have had the same verdict."""
@@ -58,9 +65,6 @@ OUTCOMES = (AGREE, DISAGREE, UNCLEAR)
 CONFIDENCE = 0.9
 """Least probability that most seeds would give the verdict that several seeds are said to have."""
 
-MIN_FACTOR = 3.0
-"""Log Bayes factor, in nats, from which evidence counts as strong."""
-
 NOISE = 0.05
 """Nats per sample by which the log evidences of two trainings of one network differ (measured)."""
 
@@ -72,6 +76,7 @@ def verdict(
     *,
     on: float = ON_SHARE,
     doubtful: float = DOUBTFUL_SHARE,
+    gain: float = MIN_GAIN,
     agreement: float = math.nan,
 ) -> str:
     """Name the paths that are present in one layer.
@@ -80,6 +85,7 @@ def verdict(
         paths: The layer's paths by name. The verdict keeps their order.
         on: Relative effective parameters from which a path counts as present.
         doubtful: Relative effective parameters from which a path counts as doubtful.
+        gain: Nats of evidence gain that a path needs to count beside one that has it.
         agreement: Share of the last evidence steps that had the same verdict; nan when not
             recorded, which leaves it out of the rule.
 
@@ -95,30 +101,34 @@ def verdict(
     problems = list(_problems(paths, on, doubtful, agreement))
     if problems:
         raise ValueError("; ".join(problems))
-    shares = {name: path.relative_effective_params for name, path in paths.items() if path.on}
+    shares = {name: path.relative_effective_params for name, path in _paying(paths, gain).items()}
     known = all(math.isfinite(number) for path in paths.values() for number in _involved(path))
     unsure = any(doubtful <= share < on for share in shares.values())
     if not known or unsure or agreement < MIN_AGREEMENT:
         return UNDECIDED
-    present = [name for name, share in shares.items() if share >= on and not _vanished(paths[name])]
-    return "+".join(present) or OFF
+    return "+".join(name for name, share in shares.items() if share >= on) or OFF
 
 
-def _vanished(path: PathStructure) -> bool:
-    return path.evidence_gain <= 0 and path.effective_params < MIN_EFFECTIVE
+def _paying(paths: Mapping[str, PathStructure], gain: float) -> dict[str, PathStructure]:
+    """Paths that are on and explain something, as far as is known."""
+    on = {name: path for name, path in paths.items() if path.on}
+    # written so that a nan pays
+    if any(path.evidence_gain >= gain for path in on.values()):
+        return {name: path for name, path in on.items() if not path.evidence_gain < gain}
+    return {
+        name: path
+        for name, path in on.items()
+        if not (path.evidence_gain <= 0 and path.effective_params < MIN_EFFECTIVE)
+    }
 
 
-def describe(on: float = ON_SHARE, doubtful: float = DOUBTFUL_SHARE) -> str:
-    """Say the rule in words, for the foot of a report.
-
-    Args:
-        on: As in `verdict`.
-        doubtful: As in `verdict`.
-    """
+def describe() -> str:
+    """Say the rule in words, for the foot of a report."""
     return (
-        f"A verdict names the paths that are on and hold at least {on:.0%} of the layer's "
-        f"relative effective parameters. It is '{UNDECIDED}' when a path that is on "
-        f"holds {doubtful:.0%} to {on:.0%}, when a number is not finite, or when fewer than "
+        f"A verdict names the paths that are on and hold at least {ON_SHARE:.0%} of the layer's "
+        f"relative effective parameters; beside a path with an evidence gain of {MIN_GAIN:g} nats, "
+        f"only those that have it too. It is '{UNDECIDED}' when one of these holds "
+        f"{DOUBTFUL_SHARE:.0%} to {ON_SHARE:.0%}, when a number is not finite, or when fewer than "
         f"{MIN_AGREEMENT:.0%} of the last evidence steps agreed; '{OFF}' when no path is left "
         "that explains anything."
     )

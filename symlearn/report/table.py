@@ -270,10 +270,15 @@ def summary(report: StructureReport) -> list[tuple[str, str]]:
         ("effective parameters", effective),
     ]
     facts += [
-        (printable(name), number(value) if isinstance(value, float) else printable(str(value)))
+        (_label(name), number(value) if isinstance(value, float) else printable(str(value)))
         for name, value in report.meta.items()
     ]
     return facts + [calibration_fact(found) for found in report.calibration]
+
+
+def _label(key: str) -> str:
+    """A fact's key as words; one with words may hold a layer's name, which stays as it is."""
+    return printable(key if " " in key else key.replace("_", " "))
 
 
 def calibration_fact(found: Calibration) -> tuple[str, str]:

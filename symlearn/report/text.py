@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from symlearn.report import checks, rule, symmetry, table
+from symlearn.report import checks, notes, rule, symmetry, table
 
 if TYPE_CHECKING:
     from symlearn.report.structure import StructureReport
@@ -40,8 +40,9 @@ def render(report: StructureReport, width: int = WIDTH) -> str:
     span = max(width, 40)
     head = "Structure report"
     lines = [head, "═" * max(_width(body), len(head)), *_summary(report, span), "", *body, ""]
-    notes = [rule.describe(), "The gain ranks paths; it is not a Bayes factor."]
-    lines += [line for note in notes for line in textwrap.wrap(note, span)]
+    said = [rule.describe(), "The gain ranks paths; it is not a Bayes factor."]
+    said += [f"Warning: {warning}" for warning in notes.of_fit(report)]
+    lines += [line for note in said for line in textwrap.wrap(note, span)]
     lines += _checks(report, span)
     lines += [line for one in symmetry.tables(report.symmetry) for line in ["", *draw_table(one)]]
     return "\n".join(line.rstrip() for line in lines)

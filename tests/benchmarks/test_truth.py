@@ -91,8 +91,9 @@ def test_the_best_threshold_is_found_and_ties_go_to_the_middle() -> None:
     assert chosen(rows, grid, by_share) == 0.2
     assert chosen([row("digit", 0.0)], grid, by_share) == 0.1  # all are as good
     rows = [row("digit", 0.3, gain=1.0), row("quadrant", 0.3)]
-    assert [count_right(rows, by_gain(gain)) for gain in (0.5, 3.0, 30.0)] == [1, 2, 0]
-    assert chosen(rows, (0.5, 3.0, 30.0), by_gain) == 3.0
+    # beyond all gains none is weak beside another
+    assert [count_right(rows, by_gain(gain)) for gain in (0.5, 3.0, 3000.0)] == [1, 2, 1]
+    assert chosen(rows, (0.5, 3.0, 3000.0), by_gain) == 3.0
 
 
 def test_evidence_is_compared_with_that_of_a_constant_prediction() -> None:

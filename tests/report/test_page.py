@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -159,6 +160,27 @@ def test_warnings_name_what_limits_the_verdict() -> None:
         "(evidence broken, operator kept, function broken).",
     ):
         assert words in found
+
+
+@pytest.mark.parametrize(
+    ("fit", "evidence", "words"),
+    [
+        (-2300.0, -2400.0, "no better than their frequencies do (log likelihood -2300"),
+        (-2200.0, -2400.0, "no better"),  # within a twentieth
+        (-2100.0, -2400.0, "The log evidence is 97.00 nats below that of guessing"),
+        (-2100.0, -2200.0, None),
+        (math.nan, -2200.0, None),
+        (None, -9000.0, None),
+    ],
+)
+def test_a_network_no_better_than_guessing(
+    fit: float | None, evidence: float, words: str | None
+) -> None:
+    meta = {notes.GUESSING: -2303.0, "log_likelihood": fit}
+    report = replace(samples.digit(), log_evidence=evidence, meta=meta)
+    assert ("Warning" in str(report)) == ("**warning**" in report.to_markdown()) == bool(words)
+    assert len(notes.warnings(report)) == bool(words)
+    assert (words or "") in "".join(notes.warnings(report))
 
 
 # --- Figures by name ---

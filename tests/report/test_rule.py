@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from symlearn.report import DOUBTFUL_SHARE, ON_SHARE, verdict
-from symlearn.report.rule import describe
+from symlearn.report.rule import MIN_EFFECTIVE, MIN_GAIN, describe
 from tests.report.samples import path
 
 BELOW_ON = math.nextafter(ON_SHARE, 0.0)
@@ -89,6 +89,38 @@ def test_thresholds_out_of_order(on: float, doubtful: float) -> None:
         verdict({"conv": path()}, on=on, doubtful=doubtful)
 
 
+# evidence gain of conv and of ffc, and ffc's effective parameters -> verdict at half the share each
+GAINS = [
+    (500.0, MIN_GAIN, 100.0, "conv+ffc"),
+    (500.0, math.nextafter(MIN_GAIN, 0.0), 100.0, "conv"),
+    (500.0, -math.inf, 100.0, "conv"),
+    (500.0, math.nan, 100.0, "conv+ffc"),
+    (math.nan, 1.0, 100.0, "conv+ffc"),
+    (1.0, 500.0, 100.0, "ffc"),
+    (1.0, 2.0, 0.1, "conv+ffc"),  # none is strong, so none is weak beside it
+    (1.0, 0.0, 0.1, "conv"),
+    (1.0, 0.0, MIN_EFFECTIVE, "conv+ffc"),
+]
+
+
+@pytest.mark.parametrize(("conv", "ffc", "effective", "expected"), GAINS)
+def test_beside_a_path_that_pays_one_must_pay(
+    conv: float, ffc: float, effective: float, expected: str
+) -> None:
+    paths = {
+        "conv": replace(path(0.5), evidence_gain=conv),
+        "ffc": replace(path(0.5), evidence_gain=ffc, effective_params=effective),
+    }
+    assert verdict(paths) == expected
+
+
+def test_a_path_that_does_not_pay_leaves_no_doubt() -> None:
+    weak = replace(path(0.03), evidence_gain=0.0)
+    assert verdict({"conv": path(0.97), "ffc": path(0.03)}) == "undecided"
+    assert verdict({"conv": path(0.97), "ffc": weak}) == "conv"
+    assert verdict({"conv": path(0.97), "ffc": weak}, gain=-math.inf) == "undecided"
+
+
 def test_all_problems_at_once() -> None:
     with pytest.raises(ValueError, match=r"at least one path.*thresholds.*agreement"):
         verdict({}, on=0.1, doubtful=0.2, agreement=1.5)
@@ -97,3 +129,4 @@ def test_all_problems_at_once() -> None:
 def test_the_description_states_the_thresholds() -> None:
     assert f"{ON_SHARE:.0%}" in describe()
     assert f"{DOUBTFUL_SHARE:.0%}" in describe()
+    assert f"{MIN_GAIN:g} nats" in describe()
