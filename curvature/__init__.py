@@ -1,6 +1,7 @@
 """Kronecker-factored Gauss-Newton curvature of torch modules, for any op that states a rule."""
 
 from curvature import testing
+from curvature.agreement import check_rules
 from curvature.blocks import Block, DenseBlock, DiagonalBlock, KroneckerBlocks, Layout
 from curvature.capture import Call, check_outputs, evaluating, outputs_of, watch
 from curvature.coverage import Coverage, CoveredParameter, UncoveredParameterError, coverage
@@ -51,6 +52,7 @@ __all__ = [
     "batches",
     "check_batch",
     "check_outputs",
+    "check_rules",
     "coverage",
     "dense_ggn",
     "evaluating",

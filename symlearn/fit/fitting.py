@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+import curvature
 from curvature import ALONE, Data, Reduction
 from symlearn.extract import extracted_after_fit
 from symlearn.fit import randomness
@@ -16,7 +17,7 @@ from symlearn.fit.autocast import autocast
 from symlearn.fit.challenge import Challenge, Refit, Rival, challenge, contested
 from symlearn.fit.check import checked_after_fit
 from symlearn.fit.config import FitConfig
-from symlearn.fit.data import TrainData, null_loss
+from symlearn.fit.data import TrainData, first, null_loss
 from symlearn.fit.facts import layer_structures, path_groups
 from symlearn.fit.grow import absent_paths, start_path, switch_off_idle, test_absent
 from symlearn.fit.history import EpochRecord, agreement, falls, plateaued, stable_for
@@ -39,8 +40,7 @@ from symlearn.scoring import score
 _LEARNED, _TRAINED, _MEMORISED = 0.75, 0.5, 0.05
 # nats per sample by which two sketches of the same network's evidence differ (measured)
 _EVIDENCE_NOISE = 0.02
-# evidence steps that a verdict's agreement is counted over
-_VOTES = 10
+_VOTES = 10  # evidence steps that a verdict's agreement is counted over
 # plain attributes of a fit that change
 _COUNTERS = ("epoch", "stopped", "_since_test", "_null_loss")
 
@@ -100,6 +100,7 @@ class Fitting:
             self.state.start_from(earlier.model, earlier.prior, earlier.likelihood)
         join(self)
         calibrate(self.model, self.config, self.data, self.generator)
+        curvature.check_rules(self.model, first(self.data.everything())[0][:2])
         if self._grows:
             switch_off_idle(self.model)
         self.state.average = WeightAverage(self.model, self.config.average)
@@ -329,8 +330,8 @@ class Fitting:
         self.schedule.anneal_now(self.epoch)
 
     def _verdicts(self, step: Step) -> dict[str, str]:
-        facts = layer_structures(self.model, self.state.prior, step.found, {})
-        return {name: LayerStructure.of(name, paths).verdict for name, paths in facts.items()}
+        facts = layer_structures(self.model, self.state.prior, step.found, {}).items()
+        return {name: LayerStructure.of(name, paths).verdict for name, paths in facts}
 
     def _after_trials(self, step: Step, found: list[Challenge]) -> dict[str, Any]:
         return {
@@ -392,8 +393,8 @@ class Fitting:
         }
         if not math.isnan(self._null_loss):
             meta[GUESSING] = -self._null_loss * self._n_data()
-        meta.update({f"without {trial.path}": trial.outcome for trial in self.challenges})
+        meta |= {f"without {trial.path}": trial.outcome for trial in self.challenges}
         if validation is not None:
             scores = score(self.model, validation, self.state.likelihood)
-            meta.update({f"validation_{name}": value for name, value in scores.items()})
+            meta |= {f"validation_{name}": value for name, value in scores.items()}
         return meta
