@@ -38,6 +38,7 @@ from benchmarks.support.harness import Cell, markdown_table
 from benchmarks.support.study import Row, Study, options
 from benchmarks.support.symmetric import Problem
 from benchmarks.support.truth import ABSENT, ACCEPTED, BROKEN, KEPT, TASKS
+from benchmarks.support.verdicts import present
 from symlearn import FitResult
 from symlearn.report import PathStructure
 from symlearn.report.rule import (
@@ -110,15 +111,14 @@ def guessing(targets: Tensor) -> float:
 
 def found(verdicts: Iterable[str], strict: str) -> str:
     """What the verdicts of a network's layers say of its group."""
-    verdicts = list(verdicts)
-    if UNDECIDED in verdicts:
+    paths = present(verdicts)
+    if paths == {UNDECIDED}:
         return UNDECIDED
-    present = {name for each in verdicts if each != OFF for name in each.split("+")}
-    if not present:
+    if not paths:
         return OFF
-    if present == {strict}:
+    if paths == {strict}:
         return KEPT
-    return BROKEN if strict in present else ABSENT
+    return BROKEN if strict in paths else ABSENT
 
 
 def judged(row: Row, on: float = ON_SHARE, gain: float = MIN_GAIN, *, checked: bool = False) -> str:
