@@ -90,7 +90,7 @@ def network(model: str, train: ImageSet, scale: Scale, seed: int) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     for layer in relaxed_layers(relaxed).values():
         if "ffc" in layer.paths:
-            layer.path("ffc").start_at_zero(generator)
+            layer.reset_parameters(generator, absent=["ffc"])
     return relaxed
 
 

@@ -273,7 +273,7 @@ class Basis(nn.Module):
         """Eigenvalues [R] of ``Phi^T Phi`` that are not zero, and their axes [M, R]."""
         phi = self.matrix().detach()
         if phi.is_meta:  # there are no values: as if all were orthonormal
-            return torch.ones(phi.shape[1]), torch.eye(phi.shape[1])
+            return torch.ones(phi.shape[1], device="cpu"), torch.eye(phi.shape[1], device="cpu")
         phi = phi.cpu().double()
         squares, axes = torch.linalg.eigh(phi.T @ phi)
         kept = squares > _DEPENDENT * squares[-1]

@@ -175,13 +175,12 @@ def paper_backbone(
 
 
 def _start_strict(net: nn.Module, seed: int) -> None:
-    """Let paths without a symmetry start at zero contribution beside one that has it."""
+    """Let paths without a symmetry start at zero contribution beside those that have one."""
     generator = seeded(seed)
     for layer in relaxed_layers(net).values():
-        paths = layer.named_paths().values()
-        for path in paths:
-            if not path.reads_aligned and any(other.reads_aligned for other in paths):
-                path.start_at_zero(generator)
+        free = [name for name, path in layer.named_paths().items() if not path.reads_aligned]
+        if 0 < len(free) < len(layer.paths):
+            layer.reset_parameters(generator, absent=free)
 
 
 def _he(net: nn.Sequential, seed: int) -> nn.Sequential:

@@ -66,14 +66,22 @@ class RelaxedLayer(nn.Module):
         """Path name to path, in order."""
         return {name: self.path(name) for name in self.paths}
 
-    def reset_parameters(self, generator: torch.Generator) -> None:
+    def reset_parameters(self, generator: torch.Generator, absent: Collection[str] = ()) -> None:
         """Draw fresh weights for all paths, and a zero bias.
 
         The variance of the output does not grow with the number of paths (paper, App. B).
+
+        Args:
+            generator: Draws the weights.
+            absent: Names of paths that start without a contribution.
         """
-        for path in self.named_paths().values():
-            path.reset_parameters(generator)
-            path.scale(len(self.paths) ** -0.5)
+        present = len(self.paths) - len(absent)
+        for name, path in self.named_paths().items():
+            if name in absent:
+                path.start_at_zero(generator)
+            else:
+                path.reset_parameters(generator)
+                path.scale(present**-0.5)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 

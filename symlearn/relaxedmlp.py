@@ -209,13 +209,8 @@ def _label(group: Group) -> str:
 
 
 def _draw(layer: RelaxedLayer, start: str, generator: torch.Generator) -> None:
-    if start == "fresh":
-        layer.reset_parameters(generator)
-        return
-    first, *others = layer.named_paths().values()
-    first.reset_parameters(generator)
-    for path in others:
-        path.start_at_zero(generator)
+    _, *others = layer.paths
+    layer.reset_parameters(generator, absent=() if start == "fresh" else others)
 
 
 def _nonlinearity(rep: Rep, contractions: str, generator: torch.Generator) -> nn.Module:

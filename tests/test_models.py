@@ -159,6 +159,17 @@ def test_free_paths_start_at_zero_beside_a_convolution_and_fresh_without() -> No
         assert {path.contributes() for path in paths} == {contributes}, (kind, name)
 
 
+@pytest.mark.parametrize(("kind", "strict"), [("ffc+conv", "conv"), ("sfc+sconv", "sconv")])
+def test_a_network_with_a_choice_starts_at_the_size_of_the_strict_one(
+    kind: str, strict: str
+) -> None:
+    def size(name: str) -> float:
+        layer = paper_cnn(name, 4, 1, 4).get_submodule("10")
+        return float(layer.path(strict).filters().square().mean().sqrt())
+
+    assert size(kind) == pytest.approx(size(strict), rel=0.1)
+
+
 @pytest.mark.parametrize("boundary", ["circular", Circular("polyphase")])
 def test_the_papers_network_is_invariant(boundary: str | Circular) -> None:
     net = paper_cnn("conv", 1, 1, 4, boundary=boundary).double().eval()

@@ -58,6 +58,7 @@ class Scale:
         epochs: Passes over them.
         width: Channels of the network's first layer (the paper's alpha).
         batch: Images in a weight step.
+        step: Size of weight steps, where fits are not the paper's.
         published: Whether fits are the paper's (App. F.6): its optimiser, its schedule, all paths
             at full size from the start, and on CIFAR-10 its augmentation.
         root: Where the images are.
@@ -68,6 +69,7 @@ class Scale:
     epochs: int
     width: int
     batch: int = 64
+    step: float = FitConfig.learning_rate
     published: bool = False
     root: Path = Path("data")
     device: str = "cpu"
@@ -77,7 +79,8 @@ class Scale:
         shared: dict[str, Any] = {"objective": objective, "seed": seed, "progress": False}
         if self.published:
             return FitConfig.published(self.epochs, **shared)
-        return FitConfig(epochs=self.epochs, batch_size=self.batch, **shared)
+        sizes: dict[str, Any] = {"batch_size": self.batch, "learning_rate": self.step}
+        return FitConfig(epochs=self.epochs, **sizes, **shared)
 
 
 def command(
