@@ -46,7 +46,7 @@ VARIANTS: dict[str, Callable[[ImageSet, int], ImageSet]] = {
 }
 OBJECTIVES = ("map", "evidence")
 FRAME = 32  # side of the paper's images
-_SIZES = ("n", "epochs", "width")
+_SIZES = ("n", "epochs", "width", "step")
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ def command(
         n={"type": int, "help": "training images, 0 for all"},
         epochs={"type": int, "help": "passes over them"},
         width={"type": int, "help": "channels of the network's first layer"},
+        step={"type": float, "help": "size of weight steps, where fits are not the paper's"},
         root={"type": Path, "default": Path("data"), "help": "where the images are"},
         device={"help": "where fits run; cuda with --full, otherwise cpu"},
     )
