@@ -139,6 +139,8 @@ def test_demo_writes_everything(
         (["fit", "--data", "nowhere.npz", "--out", "x"], "no such file"),
         (["fit", "--data", "digits", "--paths", "conv,gconf", "--out", "x"], "unknown paths"),
         (["fit", "--data", "digits", "--epochs", "0", "--out", "x"], "epochs=0"),
+        (["fit", "--data", "digits", "--learning-rate", "nan", "--out", "x"], "learning_rate=nan"),
+        (["locate", "--data", "digits", "--learning-rate", "0"], "learning_rate=0.0"),
         (["fit", "--data", "digits", "--threads", "0", "--out", "x"], "at least 1"),
         (["fit", "--data", "digits", "--lift", "p5", "--out", "x"], "unknown group 'p5'"),
         (["fit", "--data", "digits", "--lift-width", "0.5", "--out", "x"], "give --lift too"),

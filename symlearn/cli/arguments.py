@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, NoReturn, TypeAlias
 
 from symlearn.cli.console import Console
+from symlearn.fit import FitConfig
 
 # argparse has no public name for what add_subparsers returns
 Commands: TypeAlias = Any
@@ -100,6 +101,18 @@ def add_epochs(parser: argparse.ArgumentParser) -> None:
     """Add ``--epochs``."""
     parser.add_argument(
         "--epochs", type=int, default=60, metavar="N", help="passes over the data (default 60)"
+    )
+
+
+def add_learning_rate(parser: argparse.ArgumentParser) -> None:
+    """Add ``--learning-rate``."""
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        default=FitConfig.learning_rate,
+        metavar="STEP",
+        help="step size of the weights; a lower one where a report says that the network has "
+        f"learned nothing (default {FitConfig.learning_rate})",
     )
 
 

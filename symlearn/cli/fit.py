@@ -15,6 +15,7 @@ from symlearn.cli.arguments import (
     Commands,
     add_epochs,
     add_images,
+    add_learning_rate,
     add_relaxed,
     add_seed,
     command,
@@ -65,6 +66,7 @@ def add(commands: Commands) -> None:
     add_images(parser, required=True)
     add_relaxed(parser)
     add_epochs(parser)
+    add_learning_rate(parser)
     add_seed(parser)
     parser.add_argument(
         "--objective",
@@ -107,6 +109,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         given = prepared(options.data, options)
         config = FitConfig(
             epochs=options.epochs,
+            learning_rate=options.learning_rate,
             seed=options.seed,
             objective=options.objective,
             memory_budget=options.memory_budget,

@@ -12,6 +12,7 @@ from symlearn.cli.arguments import (
     Commands,
     add_epochs,
     add_images,
+    add_learning_rate,
     add_relaxed,
     add_seed,
     command,
@@ -51,6 +52,7 @@ def add(commands: Commands) -> None:
     add_images(parser, required=True)
     add_relaxed(parser)
     add_epochs(parser)
+    add_learning_rate(parser)
     parser.add_argument(
         "--refit-epochs",
         type=int,
@@ -74,7 +76,9 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace, console: Console) -> int:
     """Compare the networks, print the comparison, and write it."""
     check_file(options.out, "--out")
-    config = FitConfig(epochs=options.epochs, seed=options.seed)
+    config = FitConfig(
+        epochs=options.epochs, learning_rate=options.learning_rate, seed=options.seed
+    )
     given = prepared(options.data, options)
     model: nn.Module | FitResult
     with kept(options) as keeping:
