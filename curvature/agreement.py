@@ -55,7 +55,7 @@ def check_rules(model: nn.Module, x: Tensor) -> None:
         if not calls or not outputs.requires_grad:
             return
         generator = torch.Generator().manual_seed(_SEED)
-        v = torch.randn(outputs.shape, generator=generator).to(outputs)
+        v = torch.randn(outputs.shape, generator=generator, device="cpu").to(outputs)
         asked: list[Any] = [*(named[name] for name in wanted), *(call.edge for call in calls)]
         found = torch.autograd.grad(outputs, asked, v, allow_unused=True)
     said = _said(sites, calls, inputs, found[len(wanted) :])
