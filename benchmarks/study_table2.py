@@ -8,9 +8,8 @@ Stored results: 1,000 training images and all 10,000 test images of Fashion-MNIS
 network of ten layers at alpha = 2, images of 32x32, 30 epochs, steps of 3e-3 and default options
 otherwise: by evidence, free paths begin absent beside a convolution and grow if they pay. With the
 default steps of 8e-3, S-CONV and networks with all paths of full size died in some seeds; the
-steps were changed after such runs. The paper: CIFAR-10, alpha = 10,
-4000 epochs with flips and shifts, all paths from the start. ``--full`` runs that on your copy of
-CIFAR-10.
+steps were changed after such runs. The paper: CIFAR-10, alpha = 10, 4000 epochs with flips and
+shifts, all paths from the start. ``--full`` runs that on your copy of CIFAR-10.
 """
 
 from __future__ import annotations

@@ -104,8 +104,9 @@ def add_epochs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_learning_rate(parser: argparse.ArgumentParser) -> None:
-    """Add ``--learning-rate``."""
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Add what says how a network is trained: ``--epochs``, ``--learning-rate``, ``--seed``."""
+    add_epochs(parser)
     parser.add_argument(
         "--learning-rate",
         type=float,
@@ -114,6 +115,7 @@ def add_learning_rate(parser: argparse.ArgumentParser) -> None:
         help="step size of the weights; a lower one where a report says that the network has "
         f"learned nothing (default {FitConfig.learning_rate})",
     )
+    add_seed(parser)
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:

@@ -13,11 +13,9 @@ from curvature.checking import check_count
 from symlearn.cli.arguments import (
     DONE,
     Commands,
-    add_epochs,
     add_images,
-    add_learning_rate,
     add_relaxed,
-    add_seed,
+    add_training,
     command,
 )
 from symlearn.cli.console import Console
@@ -65,9 +63,7 @@ def add(commands: Commands) -> None:
     )
     add_images(parser, required=True)
     add_relaxed(parser)
-    add_epochs(parser)
-    add_learning_rate(parser)
-    add_seed(parser)
+    add_training(parser)
     parser.add_argument(
         "--objective",
         choices=("evidence", "map"),

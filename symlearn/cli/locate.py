@@ -10,11 +10,9 @@ from torch import nn
 from symlearn.cli.arguments import (
     DONE,
     Commands,
-    add_epochs,
     add_images,
-    add_learning_rate,
     add_relaxed,
-    add_seed,
+    add_training,
     command,
 )
 from symlearn.cli.console import Console
@@ -51,8 +49,7 @@ def add(commands: Commands) -> None:
     )
     add_images(parser, required=True)
     add_relaxed(parser)
-    add_epochs(parser)
-    add_learning_rate(parser)
+    add_training(parser)
     parser.add_argument(
         "--refit-epochs",
         type=int,
@@ -70,7 +67,6 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--out", metavar="FILE", help="file for the comparison, as JSON")
     add_checkpoints(parser)
-    add_seed(parser)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:

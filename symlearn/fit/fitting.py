@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-import curvature
-from curvature import ALONE, Data, Reduction
+from curvature import ALONE, Data, Reduction, check_rules
 from symlearn.extract import extracted_after_fit
 from symlearn.fit import randomness
 from symlearn.fit.autocast import autocast
@@ -100,7 +99,7 @@ class Fitting:
             self.state.start_from(earlier.model, earlier.prior, earlier.likelihood)
         join(self)
         calibrate(self.model, self.config, self.data, self.generator)
-        curvature.check_rules(self.model, first(self.data.everything())[0][:2])
+        check_rules(self.model, first(self.data.everything())[0][:2])
         if self._grows:
             switch_off_idle(self.model)
         self.state.average = WeightAverage(self.model, self.config.average)

@@ -26,9 +26,7 @@ HOW_TO_READ = (
 GUESSING = "log_likelihood_of_guessing"
 """Key of the log likelihood of the label frequencies, in nats, among the facts of a report."""
 
-_LEARNED = (
-    0.05  # part of the loss of guessing by which a network that has learned anything is better
-)
+_LEARNED = 0.05  # part of the loss of guessing that a network leaves behind once it has learned
 _CLAMPED = 0.01  # share of a factor's eigenvalues that may be negative by rounding
 _SHOWN = 8  # names listed in one warning
 
