@@ -258,26 +258,15 @@ class Basis(nn.Module):
         has ``(Phi^T Phi)^-1/2`` times noise of M numbers. Functions that are sums of others have no
         part in it.
         """
-        if values.is_meta:
-            return
-        squares, axes = self._spectrum()
-        root = (axes * squares.rsqrt()) @ axes.T
-        noise = values.cpu().double().reshape(*values.shape[:-1], -1, len(root))
-        values.copy_((noise @ root).reshape(values.shape))
-
-    def fit_power(self) -> float:
-        """Mean square of the anchor values that `fit_white_` makes of noise of variance one."""
-        return float(self._spectrum()[0].reciprocal().sum()) / len(self.anchors)
-
-    def _spectrum(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues [R] of ``Phi^T Phi`` that are not zero, and their axes [M, R]."""
         phi = self.matrix().detach()
-        if phi.is_meta:  # there are no values: as if all were orthonormal
-            return torch.ones(phi.shape[1], device="cpu"), torch.eye(phi.shape[1], device="cpu")
+        if values.is_meta or phi.is_meta:
+            return
         phi = phi.cpu().double()
         squares, axes = torch.linalg.eigh(phi.T @ phi)
         kept = squares > _DEPENDENT * squares[-1]
-        return squares[kept], axes[:, kept]
+        root = (axes[:, kept] * squares[kept].rsqrt()) @ axes[:, kept].T
+        noise = values.cpu().double().reshape(*values.shape[:-1], -1, len(root))
+        values.copy_((noise @ root).reshape(values.shape))
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies are made of: not the values, which belong to these very tensors."""

@@ -339,4 +339,3 @@ def test_default_device_of_a_context() -> None:
         basis = Basis((3, 3), BasisOptions())
     assert basis.omega.device.type == "cpu"
     assert basis.to("meta").matrix().shape == (9, 5)
-    assert basis.fit_power() == 1.0

@@ -97,7 +97,7 @@ class FitConfig:
         grow_ratio: Least ``sum b^2 / sum lambda`` of a path to be started.
         grow_gain: Least gain in nats of a path to be started.
         grow_samples: Most samples kept in memory to find directions for factored paths.
-        seed_size: Size of a started path relative to a full-size initialisation.
+        seed_size: Largest size of a started path relative to a full-size initialisation.
         off_after: Evidence steps in a row that must prefer a path's absence to switch it off; 0 to
             leave all paths on.
         challenge_epochs: Epochs of training without a path that is removed on trial, just before

@@ -44,7 +44,7 @@ def total_gradients(
     names: Collection[str],
     processes: Reduction = ALONE,
 ) -> tuple[dict[str, Tensor], float, float, int]:
-    """Gradients of the summed negative log likelihood in eval mode.
+    """Gradients of the summed negative log likelihood in eval mode; without names only its value.
 
     Each process computes on its rows of each batch; the sums are those of all.
 
@@ -56,7 +56,7 @@ def total_gradients(
     # in double: at the mode the gradients of the batches nearly cancel
     totals = {n: torch.zeros_like(p, dtype=torch.float64) for n, p in named.items()}
     log_likelihood, residual_sq, n_targets = 0.0, 0.0, 0
-    with curvature.evaluating(model), torch.enable_grad():
+    with curvature.evaluating(model), torch.set_grad_enabled(bool(named)):
         for x, y in batches:
             share = processes.share(len(x))
             if not share.counted:
@@ -64,7 +64,8 @@ def total_gradients(
             outputs = curvature.outputs_of(model, share.of(x))
             y = likelihood.check(outputs.detach(), share.of(y))
             value = likelihood.log_prob(outputs, y)
-            terms = torch.autograd.grad(-value, list(named.values()), allow_unused=True)
+            weights = list(named.values())
+            terms = torch.autograd.grad(-value, weights, allow_unused=True) if named else ()
             for name, g in zip(named, terms, strict=True):
                 if g is not None:
                     totals[name] += g

@@ -18,7 +18,7 @@ from symlearn.fit.check import checked_after_fit
 from symlearn.fit.config import FitConfig
 from symlearn.fit.data import TrainData, first, null_loss
 from symlearn.fit.facts import layer_structures, path_groups
-from symlearn.fit.grow import absent_paths, start_path, switch_off_idle, test_absent
+from symlearn.fit.grow import absent_paths, start_best, switch_off_idle, test_absent
 from symlearn.fit.history import EpochRecord, agreement, falls, plateaued, stable_for
 from symlearn.fit.identity import check_same, identity
 from symlearn.fit.posterior import map_calibration
@@ -269,24 +269,25 @@ class Fitting:
         config, state = self.config, self.state
         if not self._grows or not absent_paths(state.model):
             return ()
-        with state.average.applied(), autocast(state.model, config.autocast):
-            candidates = test_absent(
-                state.model,
-                self.data.held_out() or self.data.sample(0, self.generator),
-                state.likelihood,
-                bounds=state.prior.bounds,
-                estimator=config.estimator,
-                max_samples=config.grow_samples,
-                curvature_samples=config.curvature_samples,
-                weight=config.likelihood_weight,
-                seed=self.precisions.seed(),
-                processes=self.processes,
-            )
-        best = next((c for c in candidates if c.test.ratio > config.grow_ratio), None)
-        if best is None or best.test.gain <= config.grow_gain:
+        batches = self.data.held_out() or self.data.sample(0, self.generator)
+        with autocast(state.model, config.autocast):
+            with state.average.applied():
+                candidates = test_absent(
+                    state.model,
+                    batches,
+                    state.likelihood,
+                    bounds=state.prior.bounds,
+                    estimator=config.estimator,
+                    max_samples=config.grow_samples,
+                    curvature_samples=config.curvature_samples,
+                    weight=config.likelihood_weight,
+                    seed=self.precisions.seed(),
+                    processes=self.processes,
+                )
+            shared = (state.likelihood, self.processes)
+            key = start_best(state.model, candidates, config, batches, *shared)
+        if key is None:
             return ()
-        key = (best.layer, best.path)
-        start_path(state.model, best, config.seed_size)
         state.restart(key)
         for group in path_groups(state.prior, *key):
             state.prior.set_precision(group, config.precision)

@@ -19,13 +19,16 @@ from torch import Tensor, nn
 import curvature
 import priors
 from curvature import ALONE, Likelihood, Reduction
+from symlearn.fit.config import FitConfig
 from symlearn.fit.data import Counted, halves, until
 from symlearn.fit.evidence import total_gradients
 from symlearn.fit.shares import beyond
+from symlearn.fit.state import PathKey
 from symlearn.paths import Path
 from symlearn.relaxed import relaxed_layers
 
 Samples = Iterable[tuple[Tensor, Tensor]]
+_SIZES = (1.0, 0.1, 0.01)  # of a start, relative to `FitConfig.seed_size`
 
 
 @dataclass(frozen=True)
@@ -211,6 +214,47 @@ def _layer_samples(
 def _joined(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     inputs, gradients = zip(*pairs, strict=True)
     return torch.cat(inputs), torch.cat(gradients)
+
+
+def start_best(
+    model: nn.Module,
+    candidates: Iterable[Candidate],
+    config: FitConfig,
+    batches: Samples,
+    likelihood: Likelihood,
+    processes: Reduction = ALONE,
+) -> PathKey | None:
+    """Start the tested path with the most gain, if it pays and its start lowers the loss.
+
+    What was tested are the averaged weights. Where those that are trained lie far from them, the
+    same direction may lead upwards, and a start of full ``seed_size`` would throw the network back:
+    smaller ones are tried, and if none lowers the loss, the path stays absent until the next test.
+
+    Args:
+        model: The network at the weights that are trained.
+        candidates: Absent paths, best gain first.
+        config: What it takes to pay, and the size of a start.
+        batches: Data of the loss.
+        likelihood: The likelihood.
+        processes: Processes that share the work.
+
+    Returns:
+        Names of its layer and of the path; None if no path was started.
+    """
+
+    def log_likelihood() -> float:
+        return total_gradients(model, batches, likelihood, (), processes)[1]
+
+    best = next((c for c in candidates if c.test.ratio > config.grow_ratio), None)
+    if best is None or best.test.gain <= config.grow_gain:
+        return None
+    before = log_likelihood()
+    for size in _SIZES:
+        start_path(model, best, size * config.seed_size)
+        if log_likelihood() > before:
+            return best.layer, best.path
+    relaxed_layers(model)[best.layer].path(best.path).switch_off()
+    return None
 
 
 def start_path(model: nn.Module, candidate: Candidate, size: float) -> list[str]:

@@ -91,9 +91,19 @@ class Path(nn.Module, ABC):
         return False
 
     @staticmethod
-    def set_along(weight: Tensor, descent: Tensor, std: float) -> None:
-        """Set a weight to a direction, with the root mean square ``std``."""
-        scale = std * descent.numel() ** 0.5 / descent.norm().clamp(min=1e-30)
+    def set_along(
+        weight: Tensor, descent: Tensor, std: float, values: Tensor | None = None
+    ) -> None:
+        """Set a weight to a direction.
+
+        Args:
+            weight: The weight.
+            descent: The direction, in its shape.
+            std: Size of the weight, or of the noise on the map's values that it is a fit to.
+            values: The map's values along ``descent``, if they are not the weight's.
+        """
+        norm = (descent if values is None else values).norm()
+        scale = std * descent.numel() ** 0.5 / norm.clamp(min=1e-30)
         with torch.no_grad():
             weight.copy_(descent * scale)
 

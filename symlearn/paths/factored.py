@@ -10,6 +10,7 @@ group.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 
@@ -108,21 +109,28 @@ class FactoredPath(Path):
         hidden = self.theta2(self.read(x))
         return self.write(self.theta1(hidden.transpose(1, 2)))
 
+    def maps(self) -> tuple[Tensor, Tensor]:
+        """Values of the writing maps [C', C, |G| S'] and of the reading maps [C', C, |G| S]."""
+        return self.theta1.weight, self.theta2.weight
+
     def _product_std(self) -> float:
-        """Size of a product of two weights at which maps have He's size."""
+        """Size of a product of two maps' values that is He's."""
         return he_std(self.theta2.weight[0].numel())
+
+    def _draw(self, factor: BlockLinear, generator: torch.Generator) -> None:
+        normal_(factor.weight, self._product_std() ** 0.5, generator)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Both factors Gaussian, with a product of He's size."""
         for factor in (self.theta1, self.theta2):
-            normal_(factor.weight, self._product_std() ** 0.5, generator)
+            self._draw(factor, generator)
 
     def start_at_zero(self, generator: torch.Generator) -> None:
         """``theta2 = 0`` and random ``theta1``: no contribution, but not a saddle.
 
         The first gradient reaches ``theta2`` only; once that has moved, ``theta1`` too.
         """
-        normal_(self.theta1.weight, self._product_std() ** 0.5, generator)
+        self._draw(self.theta1, generator)
         nn.init.zeros_(self.theta2.weight)
 
     def tested(self) -> Tensor:
@@ -148,13 +156,21 @@ class FactoredPath(Path):
             self.theta2.weight.zero_()
 
     def seed(self, descent: Tensor, size: float) -> None:
-        """Scale ``theta1`` and set ``theta2`` along the descent direction, balanced in norm."""
+        """Scale ``theta1`` and set ``theta2`` along the descent direction.
+
+        For each pair of channels the product of the two maps has a fraction of the initial size,
+        and they are balanced in norm. It is the maps that count: functions of neighbouring anchors
+        add up in a descent, which is smooth.
+        """
         with torch.no_grad():
-            total = size * self._product_std()
-            numbers = self.theta1.weight.shape[2] * self.theta2.weight.shape[2]
-            scale = (total * numbers**0.5) ** 0.5
-            self.theta1.weight.mul_(scale)
-            self.theta2.weight.copy_(_unit(descent) * scale)
+            self.theta2.weight.copy_(_unit(descent))
+            maps = self.maps()
+            factors = (self.theta1, self.theta2)
+            numbers = math.prod(factor.weight.shape[2] for factor in factors)
+            total = size * self._product_std() * numbers**0.5
+            for factor, values in zip(factors, maps, strict=True):
+                norm = values.norm(dim=-1, keepdim=True).clamp(min=_TINY)
+                factor.weight.mul_(total**0.5 / norm)
 
 
 def _leading_outputs(x: Tensor, g: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ Weight ``u [C', C/g, M]``; Kronecker rule: the convolution's, with patches proje
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from symlearn.basis import Basis, BasisOptions, hyperparameters
 from symlearn.basisconv import BasisConv
 from symlearn.geometry import Geometry
-from symlearn.paths.base import PathSpec, he_std, normal_
+from symlearn.paths.base import PathSpec, he_std
 from symlearn.paths.window import WindowPath
 
 _ROUNDING = 1e3  # machine epsilons that solving for the anchor values may lose
@@ -40,16 +39,22 @@ class SConvPath(WindowPath):
         super().__init__(geometry, BasisConv(geometry, Basis(geometry.kernel_size, options)))
         self.fit_tolerance = fit_tolerance
 
-    def _tap_std(self) -> float:
-        return he_std(self.geometry.in_channels // self.geometry.groups * len(self.conv.phi()))
-
     def _std(self) -> float:
-        return self._tap_std() * math.sqrt(self.conv.basis.fit_power())
+        return he_std(self.geometry.in_channels // self.geometry.groups * len(self.conv.phi()))
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Anchor values fitted to Gaussian filters of He's size over the window."""
-        normal_(self.tested(), self._tap_std(), generator)
+        super().reset_parameters(generator)
         self.conv.basis.fit_white_(self.tested())
+
+    def seed(self, descent: Tensor, size: float) -> None:
+        """Anchor values along the descent, with filters of a fraction of the initial size.
+
+        A descent is smooth: its functions add up where those of a fit to noise cancel.
+        """
+        with torch.no_grad():
+            taps = descent @ self.conv.phi().T
+        self.set_along(self.tested(), descent, size * self._std(), taps)
 
     def filters(self) -> Tensor:
         """The dense filters [C', C/g, *kernel]."""

@@ -10,7 +10,6 @@ at one element g and zero at the others: maps are projected element by element (
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,8 +17,9 @@ import torch
 from torch import Tensor
 
 from symlearn.basis import Basis, BasisOptions, hyperparameters
+from symlearn.blocklinear import BlockLinear
 from symlearn.geometry import Geometry
-from symlearn.paths.base import PathSpec, he_std, normal_
+from symlearn.paths.base import PathSpec, he_std
 from symlearn.paths.factored import FactoredPath, Factors, no_group
 
 
@@ -57,20 +57,22 @@ class SFCPath(FactoredPath):
             len(g), -1, self.theta1.weight.shape[2]
         )
 
-    def _map_std(self) -> float:
-        """Size of a product of two maps' values on the grids, that of the dense path."""
+    def maps(self) -> tuple[Tensor, Tensor]:
+        """Sums of basis functions: values of the writing and of the reading maps on the grids."""
+        written, read = (
+            factor.weight.unflatten(2, (-1, len(basis.anchors))) @ basis.matrix().T
+            for factor, basis in ((self.theta1, self.writing), (self.theta2, self.reading))
+        )
+        return written.flatten(2), read.flatten(2)
+
+    def _product_std(self) -> float:
         inputs = self.theta2.weight[0].numel() // len(self.reading.anchors)
         return he_std(inputs * self.geometry.in_sites)
 
-    def _product_std(self) -> float:
-        powers = self.reading.fit_power() * self.writing.fit_power()
-        return self._map_std() * math.sqrt(powers)
-
-    def reset_parameters(self, generator: torch.Generator) -> None:
-        """Both factors fitted to Gaussian maps with a product of He's size."""
-        for factor, basis in ((self.theta1, self.writing), (self.theta2, self.reading)):
-            normal_(factor.weight, self._map_std() ** 0.5, generator)
-            basis.fit_white_(factor.weight)
+    def _draw(self, factor: BlockLinear, generator: torch.Generator) -> None:
+        """Anchor values fitted to Gaussian maps."""
+        super()._draw(factor, generator)
+        (self.writing if factor is self.theta1 else self.reading).fit_white_(factor.weight)
 
     def hyperparameters(self) -> dict[str, str | None]:
         """Learned omegas and places of the anchors."""

@@ -32,7 +32,7 @@ class WindowPath(Path):
 
     @abstractmethod
     def _std(self) -> float:
-        """Size of the weight at which filters have He's size."""
+        """Size of the filters' values that is He's, and of the weight that they are drawn from."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, *in] to [N, C', *out]."""

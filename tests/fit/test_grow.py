@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 import curvature
 import symlearn
-from symlearn.fit.grow import absent_paths, start_path, switch_off_idle
+from symlearn.fit.grow import absent_paths, start_best, start_path, switch_off_idle
 from symlearn.fit.grow import test_absent as score_absent
 from symlearn.relaxed import relaxed_layers
 from tests.fit.problems import blobs, tiny_cnn, tiny_relaxed
@@ -97,17 +98,59 @@ def test_started_path_lowers_the_loss_and_is_trainable() -> None:
     model = off(tiny_relaxed(4)).eval()
     x, y = blobs(200, place=True)
     best = score_absent(model, [(x, y)], CATEGORICAL)[0]
-    before = symlearn.score(model, (x, y), "categorical")["nll"]
+    before = nll(model, (x, y))
     names = start_path(model, best, 0.01)
     assert names == [
         f"{best.layer}.paths.ffc.theta1.weight",
         f"{best.layer}.paths.ffc.theta2.weight",
     ]
-    assert symlearn.score(model, (x, y), "categorical")["nll"] < before
+    assert nll(model, (x, y)) < before
     path = relaxed_layers(model)[best.layer].path("ffc")
     assert path.enabled
     assert all(p.requires_grad for p in path.parameters())
     assert path.contributes()
+
+
+def nll(model: nn.Module, data: tuple[torch.Tensor, torch.Tensor]) -> float:
+    return symlearn.score(model, data, "categorical")["nll"]
+
+
+def test_best_path_starts_where_it_lowers_the_loss() -> None:
+    model, data = off(tiny_relaxed(4)).eval(), blobs(200, place=True)
+    found, before = score_absent(model, [data], CATEGORICAL), nll(model, data)
+    key = start_best(model, found, symlearn.FitConfig(), [data], CATEGORICAL)
+    assert key == (found[0].layer, found[0].path)
+    assert nll(model, data) < before
+
+
+def test_a_start_is_made_smaller_until_it_lowers_the_loss() -> None:
+    """At a hundred times the full size the network would be thrown back."""
+    model, data = off(tiny_relaxed(4)).eval(), blobs(200, place=True)
+    found, before = score_absent(model, [data], CATEGORICAL), nll(model, data)
+    full = copy.deepcopy(model)
+    start_path(full, found[0], 10.0)
+    assert nll(full, data) > before
+    config = symlearn.FitConfig(seed_size=10.0)
+    assert start_best(model, found, config, [data], CATEGORICAL) is not None
+    assert nll(model, data) < before
+
+
+def test_a_path_that_leads_upwards_stays_absent() -> None:
+    model, data = off(tiny_relaxed(4)).eval(), blobs(200, place=True)
+    best = score_absent(model, [data], CATEGORICAL)[0]
+    before = copy.deepcopy(model.state_dict())
+    upwards = replace(best, descent=-best.descent)
+    assert start_best(model, [upwards], symlearn.FitConfig(), [data], CATEGORICAL) is None
+    assert (best.layer, best.path) in absent_paths(model)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("field", ["grow_gain", "grow_ratio"])
+def test_a_path_that_does_not_pay_enough_stays_absent(field: str) -> None:
+    model, data = off(tiny_relaxed(4)).eval(), blobs(200, place=True)
+    found, config = score_absent(model, [data], CATEGORICAL), symlearn.FitConfig(**{field: 1e9})
+    assert start_best(model, found, config, [data], CATEGORICAL) is None
+    assert len(absent_paths(model)) == len(found)
 
 
 def test_nothing_to_test() -> None:

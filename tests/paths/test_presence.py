@@ -12,7 +12,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from symlearn.geometry import Geometry
 from symlearn.paths import FC, FFC, SFC, Conv, LConv, SConv
-from symlearn.paths.factored import FactoredPath
 from tests.paths.slow import conv_geometry
 
 pytestmark = pytest.mark.core
@@ -128,23 +127,34 @@ def test_seeding_lowers_the_loss(spec: Any) -> None:
     assert after < before
 
 
+def assert_of_one_size(map_a: Tensor, map_b: Tensor, rtol: float = 0.3) -> None:
+    """Assert that two maps have about the same norm."""
+    torch.testing.assert_close(map_a.norm(), map_b.norm(), rtol=rtol, atol=0)
+
+
 # of an L-conv only one generator is seeded: tests/paths/test_lconv.py
 @pytest.mark.parametrize("spec", [s for s in SPECS if s.name != "lconv"], ids=lambda s: s.name)
-def test_seed_size_is_relative_to_a_fresh_path(spec: Any) -> None:
-    """A path seeded at size 1 has the norm (factored: the product's) of a freshly drawn one."""
+@pytest.mark.parametrize("smooth", [False, True], ids=["noise", "gradient"])
+def test_seed_size_is_relative_to_a_fresh_path(spec: Any, smooth: bool) -> None:
+    """A path seeded at size 1 has the size of a freshly drawn one; maps count, not weights.
+
+    The gradient of smooth images is smooth: basis functions add up in it.
+    """
     geo = geometry(4, 6, (5, 5))
     fresh, path, (x, g) = spec.build(geo).double(), spec.build(geo).double(), samples(geo)
     fresh.reset_parameters(torch.Generator().manual_seed(0))
+    x = x.mean((2, 3), keepdim=True).expand_as(x) if smooth else x
     path.propose(x, g)
-    path.seed(torch.randn_like(path.tested()), 1.0)
-
-    def size(p: Any) -> Tensor:
-        if not isinstance(p, FactoredPath):
-            return p.tested().norm()
-        norms = p.theta1.weight.norm(dim=-1) * p.theta2.weight.norm(dim=-1)
-        return norms.square().mean().sqrt()
-
-    torch.testing.assert_close(size(path), size(fresh), rtol=0.1, atol=0)
+    descent = torch.randn_like(path.tested())
+    if smooth:
+        (descent,) = torch.autograd.grad((path(x) * g).sum(), path.tested())
+    path.seed(descent, 1.0)
+    units = torch.eye(100, dtype=torch.float64).reshape(100, 4, 5, 5)
+    one, other = path(units), fresh(units)
+    assert_of_one_size(one, other)
+    for wrong in (2 * one, one / 2, torch.full_like(one, torch.nan)):
+        with pytest.raises(AssertionError):
+            assert_of_one_size(wrong, other)
 
 
 def test_seeded_factors_are_balanced() -> None:
