@@ -95,10 +95,10 @@ def verdict(
         `agreement` is below `MIN_AGREEMENT`.
 
     Raises:
-        ValueError: If there is no path, if not `0 <= doubtful <= on <= 1`, or if `agreement` is
-            neither nan nor in `[0, 1]`.
+        ValueError: If there is no path, if not `0 <= doubtful <= on <= 1`, if `gain` is nan, or if
+            `agreement` is neither nan nor in `[0, 1]`.
     """
-    problems = list(_problems(paths, on, doubtful, agreement))
+    problems = list(_problems(paths, on, doubtful, gain, agreement))
     if problems:
         raise ValueError("; ".join(problems))
     shares = {name: path.relative_effective_params for name, path in _paying(paths, gain).items()}
@@ -148,7 +148,7 @@ def _involved(path: PathStructure) -> tuple[float, ...]:
 
 
 def _problems(
-    paths: Mapping[str, PathStructure], on: float, doubtful: float, agreement: float
+    paths: Mapping[str, PathStructure], on: float, doubtful: float, gain: float, agreement: float
 ) -> Iterator[str]:
     if not paths:
         yield "a verdict needs at least one path, got none"
@@ -157,6 +157,8 @@ def _problems(
         yield f"thresholds need 0 <= doubtful <= on <= 1, got doubtful={doubtful} and on={on}"
     if not (math.isnan(agreement) or 0.0 <= agreement <= 1.0):
         yield f"agreement is a share in [0, 1], or nan when not recorded; got {agreement}"
+    if math.isnan(gain):
+        yield "gain is nan; give a number of nats"
 
 
 # --- The check: do independent measurements see what the evidence sees? ---

@@ -122,8 +122,8 @@ def test_a_path_that_does_not_pay_leaves_no_doubt() -> None:
 
 
 def test_all_problems_at_once() -> None:
-    with pytest.raises(ValueError, match=r"at least one path.*thresholds.*agreement"):
-        verdict({}, on=0.1, doubtful=0.2, agreement=1.5)
+    with pytest.raises(ValueError, match=r"at least one path.*thresholds.*agreement.*gain"):
+        verdict({}, on=0.1, doubtful=0.2, agreement=1.5, gain=math.nan)
 
 
 def test_the_description_states_the_thresholds() -> None:
