@@ -22,6 +22,7 @@ from torch import nn
 
 import symlearn
 from benchmarks.support.harness import Cell, markdown_table
+from benchmarks.support.pictures import bar_picture
 from benchmarks.support.study import Row, Study, options, spread
 from symlearn import FitConfig, baselines, demo
 from symlearn.baselines import BaselineResult
@@ -188,7 +189,9 @@ def _by_method(rows: list[Row], task: str) -> dict[str, list[Row]]:
 def main() -> None:
     """Run what is missing and write the tables."""
     given = options(__doc__)
-    study = Study("baselines", __doc__, tables)
+    panels = {"accuracy": "test accuracy", "nll": "test NLL, nats"}
+    picture = bar_picture(lambda row: row["method"], lambda row: row["task"], panels)
+    study = Study("baselines", __doc__, tables, picture)
 
     def go(task: str, method: str, seed: int) -> Row:
         spent = {

@@ -11,20 +11,19 @@ are listed.
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import symlearn
-from benchmarks.support.harness import RESULTS, Cell, environment, markdown_table
+from benchmarks.support.harness import Cell, markdown_table
+from benchmarks.support.pictures import bars
+from benchmarks.support.study import Row, Study, options, pick
 from symlearn.datasets import ImageSet, digits, rotated
 
 STARTS = {"strict": "keep", "fresh": "fresh"}
@@ -33,7 +32,7 @@ PATHS = ("conv", "gconv")
 EPOCHS = 30
 
 
-def images(kind: str, seed: int) -> tuple[ImageSet, ImageSet]:
+def load(kind: str, seed: int) -> tuple[ImageSet, ImageSet]:
     """Standardised training and test images in a wider frame, which nothing leaves on turning."""
     train, test = (
         replace(part, x=F.pad(part.x, (2, 2, 2, 2)))
@@ -55,10 +54,9 @@ def network(seed: int, width: int = 8) -> nn.Module:
     return symlearn.lift(nn.Sequential(*layers), "p4", width=0.5, seed=seed)
 
 
-def run(kind: str, start: str, seed: int) -> dict[str, Any]:
+def run(images: str, start: str, seed: int) -> Row:
     """Figures of one fit."""
-    began = time.process_time()
-    train, test = images(kind, seed)
+    train, test = load(images, seed)
     relaxed = symlearn.wrap(
         network(seed),
         train.x[:2],
@@ -70,9 +68,6 @@ def run(kind: str, start: str, seed: int) -> dict[str, Any]:
     config = symlearn.FitConfig(epochs=EPOCHS, seed=seed, progress=False)
     result = symlearn.fit(relaxed, train.pair, config)
     return {
-        "images": kind,
-        "start": start,
-        "seed": seed,
         **result.score(test.pair),
         "log_evidence_per_sample": result.report.log_evidence / result.report.n_data,
         "verdicts": [layer.verdict for layer in result.report],
@@ -80,14 +75,12 @@ def run(kind: str, start: str, seed: int) -> dict[str, Any]:
             {name: layer.paths[name].relative_effective_params for name in PATHS}
             for layer in result.report
         ],
-        "seconds": time.process_time() - began,
-        "environment": environment(),
     }
 
 
-def chosen(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def chosen(rows: Iterable[Row]) -> list[Row]:
     """Of each pair of starts the fit with the larger evidence."""
-    best: dict[tuple[str, int], dict[str, Any]] = {}
+    best: dict[tuple[str, int], Row] = {}
     for row in rows:
         key = row["images"], row["seed"]
         if key not in best or row["log_evidence_per_sample"] > best[key]["log_evidence_per_sample"]:
@@ -95,55 +88,68 @@ def chosen(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(best.values())
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
+def shares(rows: Iterable[Row], kind: str) -> list[dict[str, list[float]]]:
+    """Relative effective parameters by layer and path, over the seeds, in the chosen fits."""
+    mine = pick(chosen(rows), images=kind)
+    layers = range(len(mine[0]["relative"]) if mine else 0)
+    return [{path: [row["relative"][i][path] for row in mine] for path in PATHS} for i in layers]
+
+
+def tables(rows: list[Row]) -> Iterable[str]:
     """Mean and range of the relative effective parameters per layer, and all fits."""
-    table: list[list[Cell]] = []
-    for kind in IMAGES:
-        mine = [row for row in chosen(rows) if row["images"] == kind]
-        for layer in range(len(mine[0]["relative"]) if mine else 0):
-            cells: list[Cell] = [f"{kind}, layer {layer}", len(mine)]
-            for name in PATHS:
-                values = [row["relative"][layer][name] for row in mine]
-                cells.append(f"{statistics.mean(values):.2f} ({min(values):.2f}-{max(values):.2f})")
-            table.append(cells)
-    fits: list[list[Cell]] = [
-        [
-            f"{row['images']}, {row['start']} start, seed {row['seed']}",
-            *(row[key] for key in ("log_evidence_per_sample", "accuracy", "nll", "seconds")),
-            ", ".join(row["verdicts"]),
-        ]
-        for row in rows
-    ]
-    parts = [
-        "# Rotation moves weight from CONV to GCONV",
+    yield (
         "Relative effective parameters, mean (min-max) over seeds, in the fit with the larger "
-        "evidence of the two starts.",
-        markdown_table(["images and layer", "seeds", *PATHS], table),
-        "## All fits",
-        markdown_table(["fit", "log evidence / N", "accuracy", "NLL", "CPU s", "verdicts"], fits),
+        "evidence of the two starts."
+    )
+    lines: list[list[Cell]] = [
+        [
+            f"{kind}, layer {i}",
+            len(layer[PATHS[0]]),
+            *(f"{fmean(v):.2f} ({min(v):.2f}-{max(v):.2f})" for v in layer.values()),
+        ]
+        for kind in IMAGES
+        for i, layer in enumerate(shares(rows, kind))
     ]
-    return "\n\n".join(parts) + "\n"
+    yield markdown_table(["images and layer", "seeds", *PATHS], lines)
+    yield "## All fits"
+    figures = ("log_evidence_per_sample", "accuracy", "nll", "cpu_seconds")
+    yield markdown_table(
+        ["fit", "log evidence / N", "accuracy", "NLL", "CPU s", "verdicts"],
+        [
+            [
+                f"{row['images']}, {row['start']} start, seed {row['seed']}",
+                *(row[key] for key in figures),
+                ", ".join(row["verdicts"]),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def picture(rows: list[Row], file: Path) -> None:
+    """Shares of both paths by layer."""
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(8, 3), layout="constrained")
+    for ax, kind in zip(fig.subplots(1, len(IMAGES), sharey=True), IMAGES, strict=True):
+        layers = shares(rows, kind)
+        series = {path: [layer[path] for layer in layers] for path in PATHS}
+        bars(ax, [f"layer {i}" for i in range(len(layers))], series)
+        ax.set_title(f"{kind} images")
+    fig.axes[0].set_ylabel("relative effective parameters")
+    fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    fig.savefig(file, dpi=130)
 
 
 def main() -> None:
-    """Run what is missing and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    folder = given.out / "groups"
-    folder.mkdir(parents=True, exist_ok=True)
+    """Run what is missing and write the page."""
+    given = options(__doc__)
+    study = Study("groups", __doc__, tables, picture)
     for seed in given.seeds:
         for kind in IMAGES:
             for start in STARTS:
-                file = folder / f"{kind}_{start}_{seed}.json"
-                if not file.exists():
-                    found = run(kind, start, seed)
-                    file.write_text(json.dumps(found, indent=1) + "\n")
-                    print(file.name, f"{found['seconds']:.0f} s", found["verdicts"], flush=True)
-                rows = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-                (given.out / "groups.md").write_text(markdown(rows))
+                study.add(run, images=kind, start=start, seed=seed)
+    study.main(given.out, given.only)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from statistics import fmean
 
 import torch
@@ -35,6 +36,7 @@ from torch import nn
 
 import symlearn
 from benchmarks.support.harness import Cell, markdown_table
+from benchmarks.support.pictures import bar_picture
 from benchmarks.support.study import Row, Study, options, pick, spread
 from benchmarks.support.training import accuracy, best_rates, train_by_adam, trained
 from symlearn.datasets import ImageSet, mnist, shrink
@@ -137,10 +139,17 @@ def tables(rows: list[Row]) -> Iterable[str]:
     yield markdown_table(heads, body)
 
 
+def picture(rows: list[Row], file: Path) -> None:
+    """Accuracies of the final runs."""
+    panels = {"train_accuracy": "training accuracy", "accuracy": "test accuracy"}
+    draw = bar_picture(lambda row: row["model"], lambda row: "", panels)
+    draw(pick(rows, part="test"), file)
+
+
 def main() -> None:
     """Choose the rates, run what is missing and write the page."""
     given = options(__doc__)
-    study = Study("mixed", __doc__, tables)
+    study = Study("mixed", __doc__, tables, picture)
     for model in MODELS:
         for rate in RATES:
             study.add(run, part="validate", model=model, rate=rate, seed=CHOOSING_SEED)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import symlearn
 from benchmarks.support.harness import Cell, markdown_table
+from benchmarks.support.pictures import bar_picture
 from benchmarks.support.study import Row, Study, options, spread
 from benchmarks.support.training import train_by_adam, trained
 from symlearn.datasets import digits
@@ -101,7 +102,9 @@ def _whole(found: dict[tuple[str, int], float], seed: int) -> bool:
 def main() -> None:
     """Run what is missing and write the page."""
     given = options(__doc__)
-    study = Study("power", __doc__, tables)
+    panels = {"train_mse": "MSE in training", "test_mse": "test MSE"}
+    picture = bar_picture(lambda row: row["base"], lambda row: "", panels)
+    study = Study("power", __doc__, tables, picture)
     for seed in given.seeds:
         for base in BASES:
             study.add(run, base=base, seed=seed)

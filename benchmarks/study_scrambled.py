@@ -19,6 +19,7 @@ from collections.abc import Iterable
 
 import symlearn
 from benchmarks.support.harness import Cell, markdown_table
+from benchmarks.support.pictures import bar_picture
 from benchmarks.support.study import Row, Study, options, pick, spread
 from symlearn import demo
 from symlearn.datasets import ImageSet, permuted
@@ -102,10 +103,16 @@ def _preferred(rows: list[Row]) -> str:
     return f"{len(won)} of {len(seeds)} seeds"
 
 
+def _paths(row: Row) -> str:
+    return str(row["paths"])
+
+
 def main() -> None:
     """Run what is missing and write the page."""
     given = options(__doc__)
-    study = Study("scrambled", __doc__, tables)
+    panels = {"log_evidence_per_sample": "log evidence / N", "accuracy": "test accuracy"}
+    picture = bar_picture(lambda row: f"{row['task']}, {row['pixels']}", _paths, panels)
+    study = Study("scrambled", __doc__, tables, picture)
     for task in TASKS:
         for seed in given.seeds:
             for pixels in PIXELS:

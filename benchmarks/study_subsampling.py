@@ -9,28 +9,25 @@ Strict CNNs (maximum a posteriori) that subsample by strides or by 2x2 max-pools
 
 "shifted" is the accuracy when each test image is shifted at random around the circle: the same for
 an equivariant network. "grids" is the perplexity of the sampling grid (the position modulo 8) on
-training images as they lie: 1 if all are sampled alike, 64 if none are. Each run writes a JSON of
-its own under ``results/subsampling``, so that the study can be resumed and shared out. Some runs:
-``python benchmarks/study_subsampling.py --tasks digit --rules keep template --seeds 0``.
+training images as they lie: 1 if all are sampled alike, 64 if none are. Mean and standard deviation
+over seeds; CPU seconds on one thread, on a shared machine.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import statistics
 import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import symlearn
-from benchmarks.support.harness import RESULTS, Cell, environment, markdown_table
-from benchmarks.support.toy import load, one_thread
+from benchmarks.support.harness import Cell, markdown_table
+from benchmarks.support.pictures import bar_picture
+from benchmarks.support.study import Row, Study, options, pick, spread
+from benchmarks.support.toy import load
 from symlearn import Circular, FitConfig
 from symlearn.datasets import ImageSet, fashion_mnist
 from symlearn.models import small_cnn
@@ -89,8 +86,9 @@ def network(net: str, train: ImageSet, seed: int) -> nn.Sequential:
     return nn.Sequential(*layers, *cnn[8:])
 
 
-def run(task: str, net: str, rule: str, seed: int) -> dict[str, Any]:
+def run(task: str, net: str, rule: str, seed: int) -> Row:
     """Figures of one fit."""
+    torch.manual_seed(seed)
     train, test = data(task, seed)
     boundary = "keep" if rule == "keep" else Circular(rule)
     model = symlearn.wrap(
@@ -100,17 +98,11 @@ def run(task: str, net: str, rule: str, seed: int) -> dict[str, Any]:
     start = time.process_time()
     result = symlearn.fit(model, train.pair, config)
     seconds = time.process_time() - start
-    moved = shuffled(test.x, seed)
     return {
-        "task": task,
-        "net": net,
-        "rule": rule,
-        "seed": seed,
         **result.score(test.pair),
-        "shifted": result.score((moved, test.y))["accuracy"],
+        "shifted": result.score((shuffled(test.x, seed), test.y))["accuracy"],
         "grids": grids(result.model, train.x),
         "seconds": seconds,
-        "environment": environment(),
     }
 
 
@@ -133,66 +125,38 @@ def grids(model: nn.Module, x: Tensor, total: int = 8) -> float | None:
     return float(torch.special.entr(share).sum().exp())
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
+def tables(rows: list[Row]) -> Iterable[str]:
     """One table of means over seeds for each task."""
-    parts = [
-        "# Exactly shift-equivariant subsampling",
-        "Mean over seeds (standard deviation); CPU seconds on one thread, on a shared machine.",
-    ]
-    columns = ["net and rule", "seeds", "accuracy", "shifted", "NLL", "grids", "CPU s"]
+    heads = ["net and rule", "seeds", "accuracy", "shifted", "NLL", "grids", "CPU s"]
     for task in EPOCHS:
-        cells: list[list[Cell]] = []
-        for net in NETS:
-            for rule in RULES:
-                mine = [r for r in rows if (r["task"], r["net"], r["rule"]) == (task, net, rule)]
-                if mine:
-                    cells.append([f"{net}, {rule}", len(mine), *_means(mine)])
-        parts += [f"## {task}", markdown_table(columns, cells)]
-    latest = max((row["environment"] for row in rows), key=lambda e: e["date"])
-    parts.append("\n".join(f"* {key}: {value}" for key, value in latest.items()))
-    return "\n\n".join(parts) + "\n"
+        lines = [
+            _line(f"{net}, {rule}", pick(rows, task=task, net=net, rule=rule))
+            for net in NETS
+            for rule in RULES
+        ]
+        yield f"## {task}"
+        yield markdown_table(heads, [line for line in lines if line[1]])
 
 
-def _means(rows: list[dict[str, Any]]) -> list[Cell]:
-    found: list[Cell] = []
-    for key in ("accuracy", "shifted", "nll"):
-        values = [row[key] for row in rows]
-        spread = f" ({statistics.stdev(values):.3f})" if len(values) > 1 else ""
-        found.append(f"{statistics.mean(values):.3f}{spread}")
-    known = [row["grids"] for row in rows if row["grids"] is not None]
-    found.append(f"{statistics.mean(known):.1f}" if known else "")
-    found.append(f"{statistics.mean(row['seconds'] for row in rows):.0f}")
-    return found
+def _line(name: str, rows: list[Row]) -> list[Cell]:
+    """Mean and standard deviation over seeds; the number of rows is the second entry."""
+    figures = [spread(row[key] for row in rows) for key in ("accuracy", "shifted", "nll")]
+    figures.append(spread((row["grids"] for row in rows if row["grids"] is not None), 1))
+    return [name, len(rows), *figures, spread((row["seconds"] for row in rows), 0)]
 
 
 def main() -> None:
-    """Run what is missing and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--tasks", nargs="+", choices=list(EPOCHS), default=list(EPOCHS))
-    parser.add_argument("--nets", nargs="+", choices=NETS, default=NETS)
-    parser.add_argument("--rules", nargs="+", choices=RULES, default=RULES)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    given = parser.parse_args()
-    one_thread()
-    folder = given.out / "subsampling"
-    folder.mkdir(parents=True, exist_ok=True)
-    names = [
-        (task, net, rule, seed)
-        for seed in given.seeds
-        for task in given.tasks
-        for net in given.nets
-        for rule in given.rules
-    ]
-    for task, net, rule, seed in names:
-        file = folder / f"{task}_{net}_{rule}_{seed}.json"
-        if not file.exists():
-            torch.manual_seed(seed)
-            found = run(task, net, rule, seed)
-            file.write_text(json.dumps(found, indent=1) + "\n")
-            print(file.name, f"{found['accuracy']:.4f}", f"{found['seconds']:.0f} s", flush=True)
-    rows = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    (given.out / "subsampling.md").write_text(markdown(rows))
+    """Run what is missing and write the page."""
+    given = options(__doc__, seeds=2)
+    panels = {"accuracy": "accuracy", "shifted": "accuracy, shifted", "nll": "NLL, nats"}
+    group = bar_picture(lambda row: f"{row['task']}, {row['net']}", lambda row: row["rule"], panels)
+    study = Study("subsampling", __doc__, tables, group)
+    for seed in given.seeds:
+        for task in EPOCHS:
+            for net in NETS:
+                for rule in RULES:
+                    study.add(run, task=task, net=net, rule=rule, seed=seed)
+    study.main(given.out, given.only)
 
 
 if __name__ == "__main__":

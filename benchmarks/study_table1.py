@@ -24,6 +24,7 @@ from statistics import fmean
 import symlearn
 from benchmarks.support import tables
 from benchmarks.support.harness import Cell, markdown_table
+from benchmarks.support.pictures import bars
 from benchmarks.support.study import Row, Study, pick, spread
 from benchmarks.support.tables import Claim, Scale
 from symlearn import Circular, demo
@@ -149,7 +150,7 @@ def picture(rows: list[Row], file: Path) -> None:
                 ]
                 for model, label in MODELS.items()
             }
-            tables.bars(ax, list(demo.TASKS), series)
+            bars(ax, list(demo.TASKS), series)
             ax.set(title=f"{SOURCES[source]}, {objective}", ylim=(0, 100))
         line[0].set_ylabel("test accuracy, %")
     fig.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)

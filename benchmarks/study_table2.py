@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmarks.support import tables
 from benchmarks.support.harness import Cell, markdown_table
+from benchmarks.support.pictures import bars
 from benchmarks.support.study import Row, Study, pick, spread
 from benchmarks.support.tables import Claim, Scale
 from symlearn import Circular
@@ -171,7 +172,7 @@ def picture(rows: list[Row], file: Path) -> None:
             ]
             for objective in tables.OBJECTIVES
         }
-        tables.bars(ax, names, series)
+        bars(ax, names, series)
     upper.set_ylabel("test NLL, nats")
     lower.set_ylabel("test accuracy, %")
     lower.tick_params(axis="x", labelsize=8)

@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TypeAlias
 
 import torch
@@ -35,6 +36,7 @@ from torch import Tensor
 
 import symlearn
 from benchmarks.support.harness import Cell, markdown_table
+from benchmarks.support.pictures import bar_picture
 from benchmarks.support.study import Row, Study, options
 from benchmarks.support.symmetric import Problem
 from benchmarks.support.truth import ABSENT, ACCEPTED, BROKEN, KEPT, TASKS
@@ -261,10 +263,20 @@ def _evidence(row: Row) -> Iterable[list[Cell]]:
         head, last = ["", "", ""], ["", ""]
 
 
+def picture(rows: list[Row], file: Path) -> None:
+    """How often each task's truth is said."""
+    said = [{**row, "right": float(is_right(row, judged(row)))} for row in rows]
+    panels = {"right": "share of seeds right"}
+    draw = bar_picture(
+        lambda row: f"{row['task']}: {OF_TASK[row['task']].truth}", lambda row: "", panels
+    )
+    draw(said, file)
+
+
 def main() -> None:
     """Run what is missing and write the page."""
     given = options(__doc__, seeds=5)
-    study = Study("truth", __doc__, tables)
+    study = Study("truth", __doc__, tables, picture)
     for seed in given.seeds:
         for task in TASKS:
             study.add(run, task=task.name, seed=seed)

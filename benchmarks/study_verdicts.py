@@ -8,31 +8,27 @@ MNIST-5k; this study reports on UCI digits and on the other half. Rows:
 * continued: a run on *digit* labels whose weights and precisions go on with *quadrant* labels;
 * pretrained: a plain CNN with circular padding, trained by MAP, then wrapped keeping its function.
 
-Run all seeds: ``python benchmarks/study_verdicts.py``; some: ``--seeds 0 1 --sources digits``.
-Finished rows are kept in ``benchmarks/results/verdicts.json``, so that a run can be resumed.
+Some of them: ``--only "digits_learned"``.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-import torch
 from torch import nn
 
 import symlearn
+from benchmarks.support.harness import Cell, markdown_table
+from benchmarks.support.pictures import bar_picture
+from benchmarks.support.study import Row, Study, options, pick, spread
 from symlearn import FitConfig, demo
 from symlearn.datasets import ImageSet, mnist5k, shrink
 from symlearn.models import small_cnn
 
-RESULTS = Path(__file__).parent / "results"
+SOURCES = {"digits": "UCI digits", "mnist5k": "half of MNIST-5k"}
 CONFIG = FitConfig(progress=False)
+KEYS = ("accuracy", "nll", "log_evidence_per_sample", "seconds")
 
 
 def load(source: str, seed: int) -> tuple[ImageSet, ImageSet]:
@@ -44,7 +40,7 @@ def load(source: str, seed: int) -> tuple[ImageSet, ImageSet]:
     return train, test
 
 
-def row(result: symlearn.FitResult, test: ImageSet) -> dict[str, Any]:
+def figures(result: symlearn.FitResult, test: ImageSet) -> Row:
     """Figures of one fit."""
     report = result.report
     return {
@@ -61,17 +57,17 @@ def row(result: symlearn.FitResult, test: ImageSet) -> dict[str, Any]:
     }
 
 
-def baseline(name: str, task: str) -> Callable[[str, int], dict[str, Any]]:
+def baseline(name: str, task: str) -> Callable[[str, int], Row]:
     """A row of the demo's table."""
 
-    def run(source: str, seed: int) -> dict[str, Any]:
+    def run(source: str, seed: int) -> Row:
         train, test = demo.make_task(task, *load(source, seed), seed)
-        return row(demo.run(name, train, test, CONFIG, seed).result, test)
+        return figures(demo.run(name, train, test, CONFIG, seed).result, test)
 
     return run
 
 
-def continued(source: str, seed: int) -> dict[str, Any]:
+def continued(source: str, seed: int) -> Row:
     """Digit labels first, then quadrant labels from the learned weights and precisions."""
     train, _ = demo.make_task("digit", *load(source, seed), seed)
     cnn = small_cnn(40, seed=seed)
@@ -79,13 +75,13 @@ def continued(source: str, seed: int) -> dict[str, Any]:
     first = symlearn.fit(relaxed, train.pair, replace(CONFIG, seed=seed))
     train, test = demo.make_task("quadrant", *load(source, seed), seed)
     second = symlearn.fit(first.model, train.pair, replace(CONFIG, seed=seed), resume=first)
-    return {**row(second, test), "verdicts_before": [layer.verdict for layer in first.report]}
+    return {**figures(second, test), "verdicts_before": [layer.verdict for layer in first.report]}
 
 
-def wrapped(task: str, pretrained: bool) -> Callable[[str, int], dict[str, Any]]:
+def wrapped(task: str, pretrained: bool) -> Callable[[str, int], Row]:
     """A plain circular CNN, wrapped keeping its function: pretrained by MAP, or not."""
 
-    def run(source: str, seed: int) -> dict[str, Any]:
+    def run(source: str, seed: int) -> Row:
         train, test = demo.make_task(task, *load(source, seed), seed)
         cnn: nn.Module = small_cnn(train.classes, padding_mode="circular", seed=seed)
         config = replace(CONFIG, seed=seed)
@@ -94,12 +90,12 @@ def wrapped(task: str, pretrained: bool) -> Callable[[str, int], dict[str, Any]]
             mapped = symlearn.fit(alone, train.pair, replace(config, objective="map"))
             cnn = mapped.collapse()
         result = symlearn.fit(symlearn.wrap(cnn, train.x[:2]), train.pair, config)
-        return row(result, test)
+        return figures(result, test)
 
     return run
 
 
-ROWS: dict[str, Callable[[str, int], dict[str, Any]]] = {
+ROWS: dict[str, Callable[[str, int], Row]] = {
     **{f"{name} {task}": baseline(name, task) for task in demo.TASKS for name in demo.MODELS},
     "continued digit to quadrant": continued,
     **{f"plain wrapped {task}": wrapped(task, pretrained=False) for task in demo.TASKS},
@@ -107,59 +103,46 @@ ROWS: dict[str, Callable[[str, int], dict[str, Any]]] = {
 }
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """The results as one table per data source."""
-    lines = ["# Verdicts by task and seed", ""]
-    lines += [f"{key}: {value}  " for key, value in results["environment"].items()]
-    for source in sorted({key.split("|")[0] for key in results["rows"]}):
-        lines += [
-            "",
-            f"## {source}",
-            "",
-            "| row | seed | subsampling | accuracy | NLL | log evidence / N | seconds | verdicts |",
-            "|---|---:|---|---:|---:|---:|---:|---|",
+def tables(rows: list[Row]) -> Iterable[str]:
+    """Means over seeds and all runs, a table each for each source."""
+    heads = ["accuracy", "NLL", "log evidence / N", "s", "verdicts"]
+    for source, title in SOURCES.items():
+        mine = pick(rows, source=source)
+        yield f"## {title}"
+        names = dict.fromkeys(row["row"] for row in mine)
+        yield markdown_table(["row", "seeds", *heads[:-1]], [_mean(mine, name) for name in names])
+        runs: list[list[Cell]] = [
+            [f"{row['row']}, seed {row['seed']}", *(row[key] for key in KEYS), _verdicts(row)]
+            for row in mine
         ]
-        for key, r in results["rows"].items():
-            where, name, seed = key.split("|")
-            if where == source:
-                lines.append(
-                    f"| {name} | {seed} | {r['subsampling']} | {r['accuracy']:.3f} | "
-                    f"{r['nll']:.3f} | {r['log_evidence_per_sample']:.3f} | {r['seconds']:.0f} | "
-                    f"{', '.join(r['verdicts'])} |"
-                )
-    return "\n".join(lines) + "\n"
+        yield f"All runs of {title}:"
+        yield markdown_table(["run", *heads], runs)
+
+
+def _mean(rows: list[Row], name: str) -> list[Cell]:
+    mine = pick(rows, row=name)
+    return [name, len(mine), *(spread(row[key] for row in mine) for key in KEYS)]
+
+
+def _verdicts(row: Row) -> str:
+    return ", ".join(row["verdicts"])
 
 
 def main() -> None:
-    """Run what is missing and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    parser.add_argument(
-        "--sources", nargs="+", choices=("digits", "mnist5k"), default=["digits", "mnist5k"]
-    )
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--out", type=Path, default=RESULTS / "verdicts.json")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    options.out.parent.mkdir(exist_ok=True)
-    results: dict[str, Any] = {"rows": {}}
-    if options.out.exists():
-        results = json.loads(options.out.read_text())
-    results["environment"] = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
-    }
-    for source in options.sources:
-        for seed in options.seeds:
-            for name in options.rows:
-                key = f"{source}|{name}|{seed}"
-                if key not in results["rows"]:
-                    results["rows"][key] = ROWS[name](source, seed)
-                    options.out.write_text(json.dumps(results, indent=1) + "\n")
-                    options.out.with_suffix(".md").write_text(markdown(results))
-                    shown = results["rows"][key]
-                    print(key, f"{shown['accuracy']:.3f}", shown["verdicts"], flush=True)
+    """Run what is missing and write the page."""
+    given = options(__doc__, seeds=5)
+    panels = {"accuracy": "test accuracy", "nll": "test NLL, nats"}
+    picture = bar_picture(lambda row: row["row"], lambda row: SOURCES[row["source"]], panels)
+    study = Study("verdicts", __doc__, tables, picture)
+
+    def run(source: str, row: str, seed: int) -> Row:
+        return ROWS[row](source, seed)
+
+    for seed in given.seeds:
+        for source in SOURCES:
+            for name in ROWS:
+                study.add(run, source=source, row=name, seed=seed)
+    study.main(given.out, given.only)
 
 
 if __name__ == "__main__":

@@ -75,11 +75,14 @@ class Study:
         first, _, rest = (self.docstring or "").partition("\n")
         claim = first.removeprefix("Claim: ").removesuffix(".")
         parts = [f"# {claim[:1].upper() + claim[1:]}", rest.strip(), *self.tables(rows)]
+        picture = out / f"{self.name}.png"
+        if self.picture is not None:
+            self.picture(rows, picture)
+        if picture.exists():
+            parts.append(f"![The runs in a picture]({picture.name})")
         facts: Mapping[str, str] = rows[-1]["environment"]
         parts.append("\n".join(f"* {key}: {value}" for key, value in facts.items()))
         _write(out / f"{self.name}.md", "\n\n".join(part for part in parts if part) + "\n")
-        if self.picture is not None:
-            self.picture(rows, out / f"{self.name}.png")
 
 
 def _write(path: Path, text: str) -> None:

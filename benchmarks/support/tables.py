@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,9 +30,6 @@ from symlearn.datasets import (
     translated,
 )
 from symlearn.relaxed import relaxed_layers
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 SOURCES: dict[str, Callable[[Path], tuple[ImageSet, ImageSet]]] = {
     "mnist": mnist,
@@ -266,24 +263,3 @@ def conditions(rows: Sequence[Row]) -> str:
         f"These runs: {values('n_train')} training images, {values('n_test')} test images, "
         f"{values('epochs')} epochs (trials of paths included), seeds {values('seed')}."
     )
-
-
-def bars(ax: Axes, groups: Sequence[str], series: Mapping[str, Sequence[Sequence[float]]]) -> None:
-    """Bars side by side: means over seeds, and where there are several a line over their range.
-
-    Args:
-        ax: Where to draw.
-        groups: Labels below the bars.
-        series: Name of a colour to the values of each group, empty where there is none.
-    """
-    width = 0.8 / len(series)
-    for i, (name, values) in enumerate(series.items()):
-        at = [g + (i - (len(series) - 1) / 2) * width for g in range(len(groups))]
-        heights = [fmean(found) if found else 0.0 for found in values]
-        ax.bar(at, heights, width, label=name)
-        for x, found in zip(at, values, strict=True):
-            if len(found) > 1:
-                ax.plot([x, x], [min(found), max(found)], color="black")
-    ax.set_xticks(range(len(groups)), groups)
-    ax.set_xlim(-0.5, max(1, len(groups)) - 0.5)
-    ax.spines[["top", "right"]].set_visible(False)
