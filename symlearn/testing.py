@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 
 import torch
@@ -14,6 +15,8 @@ from curvature.testing import assert_rule
 from symlearn.geometry import Geometry
 from symlearn.paths import Path, PathSpec
 from symlearn.relaxed import dense_map
+
+_START = 3.0  # by which a start of size 1 may differ from a fresh path
 
 
 def geometries() -> list[Geometry]:
@@ -42,6 +45,8 @@ def assert_path(
     * size: `Path.scale` multiplies the map;
     * absence: `switch_off` and `start_at_zero` make the map zero, and gradients then reach it;
     * test: after `propose`, `tested` is a weight at zero, and `seed` lowers a loss;
+    * start: seeded at size 1 along a descent, the map is at most three times as large as a freshly
+      drawn one, and at least a third: it is the map that counts, whatever weights it is made of;
     * symmetry: a path that reads aligned inputs commutes with shifts of circular maps, and
       `filters`, where it has them, are those of the same convolution;
     * curvature: every weight has a rule, which states the Jacobian (`curvature.testing`).
@@ -81,6 +86,7 @@ class _Check:
         self._map()
         self._absence()
         self._relevance()
+        self._start()
         if self.geometry.circular and self._drawn().reads_aligned:
             self._shifts()
         self._filters()
@@ -141,18 +147,37 @@ class _Check:
         reached = any(p.grad is not None and bool(p.grad.any()) for p in path.parameters())
         self._require(reached, "no gradient reaches it after start_at_zero")
 
+    def _descent(self, path: Path, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of a path at its tested point, and the descent there."""
+        path.propose(x, -target)
+        loss = 0.5 * F.mse_loss(path(x), target, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, path.tested())
+        return loss.detach(), -gradient
+
+    def _target(self, n: int) -> Tensor:
+        return self._random(n, self.geometry.out_channels, *self.geometry.out_size)
+
     def _relevance(self) -> None:
         path, x = self._drawn(), self._inputs(8)
-        target = self._random(8, self.geometry.out_channels, *self.geometry.out_size)
-        path.propose(x, -target)
+        target = self._target(8)
+        before, descent = self._descent(path, x, target)
         tested = path.tested()
         self._require(any(tested is p for p in path.parameters()), "tested() is no parameter")
         self._require(not bool(tested.any()), "tested() is not zero after propose()")
-        before = 0.5 * F.mse_loss(path(x), target, reduction="sum")
-        (gradient,) = torch.autograd.grad(before, tested)
-        path.seed(-gradient, 1e-3)
+        path.seed(descent, 1e-3)
         after = 0.5 * F.mse_loss(path(x), target, reduction="sum")
         self._require(bool(after < before), "seed() along the descent does not lower the loss")
+
+    def _start(self) -> None:
+        geo = self.geometry
+        units = torch.eye(geo.in_channels * math.prod(geo.in_size), dtype=torch.float64)
+        units = units.reshape(-1, geo.in_channels, *geo.in_size)
+        drawn = torch.stack([self._drawn()(units).norm() for _ in range(8)])
+        path, x = self._drawn(), 1 + 0.1 * self._inputs(8)  # smooth, and so is the descent
+        path.seed(self._descent(path, x, self._target(8))[1], 1.0)
+        ratio = float(path(units).norm().detach() / drawn.detach().square().mean().sqrt())
+        what = f"seeded at size 1, its map has {ratio:.3g} times the norm of a freshly drawn one"
+        self._require(1 / _START <= ratio <= _START, what)
 
     def _shifts(self) -> None:
         path, x = self._drawn(), self._inputs()

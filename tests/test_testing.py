@@ -58,6 +58,11 @@ class Uphill(ConvPath):
         super().seed(-descent, size)
 
 
+class Loud(ConvPath):
+    def seed(self, descent: Tensor, size: float) -> None:
+        super().seed(descent, 5 * size)
+
+
 class Unready(ConvPath):
     def propose(self, x: Tensor, g: Tensor) -> None:
         nn.init.ones_(self.tested())
@@ -122,6 +127,7 @@ def of(path: type[ConvPath], extra: int = 0) -> PathSpec:
         (Undying, "switched off"),
         (Stuck, "does not require grad"),
         (Uphill, "does not lower the loss"),
+        (Loud, r"seeded at size 1, its map has 4\.\d+ times"),
         (Unready, "not zero after propose"),
         (Placed, "a shift along axis 3"),
         (Doubled, r"filters\(\)"),
