@@ -30,6 +30,7 @@ from symlearn.relaxed import RelaxedLayer, relaxed_layers
 from symlearn.report import LayerStructure, Removal, StructureReport, SymmetryCheck, rule
 
 _ROUNDS, _PROBES = 8, 8  # rounds of probes; those of one are moved by the same shifts
+_BRIEF = 2  # rounds: while the second is computed, the first is still in use
 _SHIFTS = 8  # of each probe, and of each image
 _NUMBERS = 2**24  # in a batch of maps
 
@@ -92,6 +93,7 @@ def check_report(
     *,
     images: int = 64,
     seed: int = 0,
+    brief: bool = False,
 ) -> StructureReport:
     """Check the verdicts of a fitted network; returns the report with the checks.
 
@@ -101,6 +103,8 @@ def check_report(
         data: Images [N, C, *size], ``(X, y)``, a Dataset or a DataLoader.
         images: Most images taken.
         seed: Seed of probes and shifts.
+        brief: Leave out what takes no more memory than the rest: removals of paths, and all but two
+            rounds of probes. That says little of the layers, but is soon rehearsed.
 
     Raises:
         ValueError: If there are fewer than two images, they are malformed, no layer's input has
@@ -117,12 +121,16 @@ def check_report(
         raise ValueError("a check moves maps by pixels; all relaxed layers are between vectors")
     with frozen(model), torch.no_grad():
         network = _Network(model, x, seeded(seed))
-        found = {facts.name: (network.check(facts, layers[facts.name]),) for facts in report}
+        found = {facts.name: (network.check(facts, layers[facts.name], brief),) for facts in report}
     return report.with_checks(found)
 
 
 def checked_after_fit(
-    report: StructureReport, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], most: int
+    report: StructureReport,
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    most: int,
+    brief: bool = False,
 ) -> StructureReport:
     """The report of an evidence fit, checked on training images if there are enough of them.
 
@@ -134,12 +142,13 @@ def checked_after_fit(
         model: The network.
         batches: Training images.
         most: Most images taken; 0 for no check.
+        brief: As in `check_report`.
     """
     enough = most > 1 and sum(len(x) for x, _ in until(batches, 2)) > 1
     if not enough or report.objective != "evidence" or not _has_maps(model):
         return report
     try:
-        return check_report(report, model, batches, images=most)
+        return check_report(report, model, batches, images=most, brief=brief)
     except NotFiniteError as error:
         return replace(report, meta={**report.meta, "check": f"not possible: {error}"})
 
@@ -178,7 +187,9 @@ def without(*paths: Path) -> Iterator[None]:
 # --- The trained operator ---
 
 
-def operator_shares(layer: RelaxedLayer, generator: torch.Generator) -> tuple[float, float]:
+def operator_shares(
+    layer: RelaxedLayer, generator: torch.Generator, rounds: int = _ROUNDS
+) -> tuple[float, float]:
     """Shares of a layer's squared operator norm: what commutes, and what its free paths break.
 
     For a random vector z of signs, ``E |T z|^2 = |T|_F^2``; moved by random shifts g and back, the
@@ -191,6 +202,7 @@ def operator_shares(layer: RelaxedLayer, generator: torch.Generator) -> tuple[fl
     Args:
         layer: The layer.
         generator: Random numbers.
+        rounds: Rounds of probes.
 
     Returns:
         Both shares, nan where no path is on or the maps share no shift but the identity.
@@ -205,7 +217,7 @@ def operator_shares(layer: RelaxedLayer, generator: torch.Generator) -> tuple[fl
     anchor = next((p for path in on.values() for p in path.parameters()), torch.empty(0))
     # of the operator, of its part that does not commute, and of the free paths' part of that
     sums = torch.zeros(3, dtype=torch.float64)
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         signs = torch.randint(0, 2, (_PROBES, *shape), generator=generator).mul_(2).sub_(1)
         signs = signs.to(anchor)
         chosen = shifts.draw(_SHIFTS, generator)
@@ -291,12 +303,12 @@ class _Network:
                 return math.nan
         return float(torch.cat(squares).mean())
 
-    def check(self, facts: LayerStructure, layer: RelaxedLayer) -> SymmetryCheck:
+    def check(self, facts: LayerStructure, layer: RelaxedLayer, brief: bool) -> SymmetryCheck:
         """Check one layer."""
         free = _may_break(layer)
         share = math.fsum(facts.paths[name].relative_effective_params for name in free)
-        commuting, breaking = operator_shares(layer, self.generator)
-        drop, error = self._drop(facts.name, layer)
+        commuting, breaking = operator_shares(layer, self.generator, _BRIEF if brief else _ROUNDS)
+        drop, error = (math.nan, math.nan) if brief else self._drop(facts.name, layer)
         outcome, _ = rule.compare(share, breaking, drop, error)
         return SymmetryCheck(
             symmetry="translations",
@@ -306,7 +318,7 @@ class _Network:
             breaking_share=breaking,
             lee=self.lee,
             shift_error=float(self.errors.mean()),
-            removals=tuple(self._removals(layer, free)),
+            removals=() if brief else tuple(self._removals(layer, free)),
             drop=drop,
             drop_error=error,
             outcome=outcome,

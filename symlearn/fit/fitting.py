@@ -356,8 +356,8 @@ class Fitting:
         self.generator.set_state(start)
         return Refit(state, tuple(losses), step)
 
-    def finish(self, validation: Data | None = None) -> FitResult:
-        """Put the averaged weights into the model, measure it once more, and report."""
+    def finish(self, validation: Data | None = None, *, brief: bool = False) -> FitResult:
+        """Put the averaged weights into the model, and report on it (``brief``: `check_report`)."""
         config, state = self.config, self.state
         state.average.copy_to_model()
         self.data.hold_out(0.0, self.generator)
@@ -376,7 +376,7 @@ class Fitting:
             self.data.n,
             {**self._meta(validation), "clamped_mass": found.curvature.clamped_mass},
         )
-        report = checked_after_fit(report, state.model, batches, config.check_images)
+        report = checked_after_fit(report, state.model, batches, config.check_images, brief)
         if validation is not None and state.likelihood.name == "categorical":
             calibrated = map_calibration(state.model, validation, state.likelihood)
             report = report.with_calibration(calibrated)

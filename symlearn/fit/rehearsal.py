@@ -249,7 +249,7 @@ class _Stage:
     def report(self) -> None:
         """The last evidence step and what is told of the layers."""
         with self.phase("report"):
-            result = self.run.finish()
+            result = self.run.finish(brief=True)
             self.label(self.run.state, result.curvature)
 
 

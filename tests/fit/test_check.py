@@ -349,3 +349,15 @@ def test_vectors_have_nothing_to_check() -> None:
     assert all(layer.checks == () for layer in result.report)
     with pytest.raises(ValueError, match="all relaxed layers are between vectors"):
         result.check(x)
+
+
+def test_a_brief_check_measures_the_network_and_leaves_out_its_parts() -> None:
+    x, _ = blobs(12)
+    model = tiny_relaxed(4).eval()
+    report = told(model, {"2": 0.3})
+    (brief,) = check_report(report, model, x, brief=True)["2"].checks
+    (whole,) = check_report(report, model, x)["2"].checks
+    assert (brief.shift_error, brief.lee) == (whole.shift_error, whole.lee)
+    assert brief.removals == ()
+    assert math.isnan(brief.drop)
+    assert 0 <= brief.breaking_share <= 1

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import symlearn
 from curvature import Categorical
 from symlearn import FitConfig
+from symlearn.fit import Fitting
 from symlearn.fit.data import TrainData
 from symlearn.fit.optimisers import ProximalAdam
 from symlearn.fit.weights import WeightAverage, train_epoch
@@ -54,6 +55,18 @@ def measured(model: nn.Module, data: Any, config: FitConfig) -> int:
     with LiveBytes() as live:
         symlearn.fit(model, data, config)
     return live.peak
+
+
+def test_a_brief_check_takes_as_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data, config = images()
+    config = replace(config, check_images=16)
+    brief = symlearn.memory_plan(model, data, config).phases["report"]
+    finish = Fitting.finish
+    monkeypatch.setattr(Fitting, "finish", lambda self, brief: finish(self))
+    whole = symlearn.memory_plan(model, data, config).phases["report"]
+    assert brief == whole
+    without = symlearn.memory_plan(model, data, replace(config, check_images=0)).phases["report"]
+    assert without.total < whole.total
 
 
 @pytest.mark.parametrize("case", [images, vectors])
