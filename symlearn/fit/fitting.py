@@ -331,7 +331,7 @@ class Fitting:
 
     def _verdicts(self, step: Step) -> dict[str, str]:
         facts = layer_structures(self.model, self.state.prior, step.found, {}).items()
-        return {name: LayerStructure.of(name, paths).verdict for name, paths in facts}
+        return {name: LayerStructure.of(name, paths).by_shares for name, paths in facts}
 
     def _after_trials(self, step: Step, found: list[Challenge]) -> dict[str, Any]:
         return {

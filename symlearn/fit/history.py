@@ -21,7 +21,7 @@ class EpochRecord:
         log_likelihood: ``log p(D | theta)`` at that step, the part of the log evidence that is the
             fit to the data, or None; the difference is the Occam factor.
         precision: Prior precision by group, after the evidence step.
-        verdicts: Verdict by layer at the evidence step, or empty.
+        verdicts: Verdict by layer at the evidence step, by shares alone; or empty.
         grown: Paths started after this epoch, as "layer.path".
         pruned: Paths switched off after this epoch.
         noise: Standard deviation of gaussian noise.

@@ -270,7 +270,7 @@ def build_report(
     facts = layer_structures(model, prior, found, output_shares(model, batches))
     layers = []
     for name, paths in facts.items():
-        verdict = LayerStructure.of(name, paths).verdict
+        verdict = LayerStructure.of(name, paths).by_shares
         layers.append(LayerStructure.of(name, paths, agreement_of(name, verdict)))
     return StructureReport(
         layers=tuple(layers),

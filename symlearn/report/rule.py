@@ -86,7 +86,7 @@ def verdict(
         on: Relative effective parameters from which a path counts as present.
         doubtful: Relative effective parameters from which a path counts as doubtful.
         gain: Nats of evidence gain that a path needs to count beside one that has it.
-        agreement: Share of the last evidence steps that had the same verdict; nan when not
+        agreement: Share of the last evidence steps that had this verdict by shares; nan when not
             recorded, which leaves it out of the rule.
 
     Returns:

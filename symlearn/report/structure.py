@@ -70,8 +70,8 @@ class LayerStructure:
         name: The layer's name in the model.
         paths: Path name -> measurements, in the layer's order.
         verdict: The paths that are present, joined by "+", or "off" or "undecided" (see `verdict`).
-        agreement: Share of the last evidence steps with the same verdict, in [0, 1]; nan when
-            it was not recorded.
+        agreement: Share of the last evidence steps with the same verdict by shares, in [0, 1]; nan
+            when it was not recorded.
         checks: What independent measurements say of it; empty when it was not checked.
     """
 
@@ -80,6 +80,11 @@ class LayerStructure:
     verdict: str
     agreement: float
     checks: tuple[SymmetryCheck, ...] = ()
+
+    @property
+    def by_shares(self) -> str:
+        """The verdict by shares alone: gains at one evidence step are too noisy to judge by."""
+        return verdict(self.paths, gain=-math.inf)
 
     @property
     def supported(self) -> str:
@@ -106,8 +111,8 @@ class LayerStructure:
         Args:
             name: The layer's name in the model.
             paths: The measured paths. Their `relative_effective_params` is ignored and set anew.
-            agreement: Share of the last evidence steps with the same verdict, nan when not
-                recorded.
+            agreement: Share of the last evidence steps with the same verdict by shares, nan when
+                not recorded.
         """
         normalised = {key: path.normalised_effective_params for key, path in paths.items()}
         shares = relative_shares(normalised)

@@ -34,6 +34,16 @@ def test_a_judged_layer_has_shares_and_a_verdict() -> None:
     assert samples.layer("conv1", ffc=0.25, agreement=0.4).verdict == "undecided"
 
 
+def test_a_step_is_judged_by_shares_alone() -> None:
+    """Gains at one evidence step straddle the least one: the last steps must not disagree for it."""
+    layer = samples.layer("conv1", ffc=0.75)
+    paths = {key: dataclasses.replace(path, evidence_gain=0.0) for key, path in layer.paths.items()}
+    paths["ffc"] = dataclasses.replace(paths["ffc"], evidence_gain=500.0)
+    judged = LayerStructure.of("conv1", paths, 1.0)
+    assert judged.verdict == "ffc"
+    assert judged.by_shares == "conv+ffc"
+
+
 def test_look_up() -> None:
     report = samples.digit()
     assert report["conv2"] is report.layers[1]
