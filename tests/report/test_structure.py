@@ -35,7 +35,7 @@ def test_a_judged_layer_has_shares_and_a_verdict() -> None:
 
 
 def test_a_step_is_judged_by_shares_alone() -> None:
-    """Gains at one evidence step straddle the least one: the last steps must not disagree for it."""
+    """Gains at single steps straddle the least one: the last steps must not disagree for it."""
     layer = samples.layer("conv1", ffc=0.75)
     paths = {key: dataclasses.replace(path, evidence_gain=0.0) for key, path in layer.paths.items()}
     paths["ffc"] = dataclasses.replace(paths["ffc"], evidence_gain=500.0)
