@@ -187,14 +187,24 @@ def _line(row: Row) -> list[Cell]:
     return [run, *figures, row["n_params"], row["cpu_seconds"], shown]
 
 
+def _evidence(row: Row) -> float:
+    return float(row["log_evidence_per_sample"])
+
+
+def _rise(what: str, upright: list[Row], turned: list[Row]) -> Claim:
+    before, after = (fmean(pooled(found, "gconv")) for found in (upright, turned))
+    return Claim(what, f"{before:.0f} % upright, {after:.0f} % rotated", after > before)
+
+
 def claims(rows: list[Row]) -> Iterator[Claim]:
     """What the paper's tables say, where the rows are there."""
     for source in ("mnist", "fashion", "cifar10"):
         upright, turned = (several(rows, f"{source}-{kind}") for kind in ("upright", "rotated"))
         if upright and turned:
-            before, after = (fmean(pooled(found, "gconv")) for found in (upright, turned))
             what = f"{TITLES[source + '-upright']}: GCONV's share is larger on rotated images"
-            yield Claim(what, f"{before:.0f} % upright, {after:.0f} % rotated", after > before)
+            yield _rise(what, upright, turned)
+            best = [[max(found, key=_evidence)] for found in (upright, turned)]
+            yield _rise(f"{what}, in the seed with the largest evidence", *best)
     for data, title in TITLES.items():
         learned, fixed = several(rows, data), pick(rows, data=data, model=SEVERAL, objective="map")
         if learned and fixed:

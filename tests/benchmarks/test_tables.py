@@ -130,19 +130,28 @@ def test_table_1_judges_by_its_rows(
     assert list(study_table1.claims(learned(task, accuracy, verdicts)[1:])) == []
 
 
-def several(data: str, gconv: float) -> Row:
+def several(data: str, gconv: float, evidence: float = -1.0) -> Row:
     """A row of Table 3 with one relaxed layer and a head."""
     shares = {"gconv": gconv, "conv": 1 - gconv, "ffc": 0.0}
     paths = {name: {"relative_effective_params": share} for name, share in shares.items()}
     layers = [{"paths": paths}, {"paths": {"conv": {"relative_effective_params": 1.0}}}]
-    return row(0.9, data=data, model=study_table3.SEVERAL, objective="evidence", layers=layers)
+    what = {"data": data, "model": study_table3.SEVERAL, "objective": "evidence"}
+    return row(0.9, **what, layers=layers, log_evidence_per_sample=evidence)
 
 
 @pytest.mark.parametrize(("turned", "holds"), [(0.6, True), (0.5, False), (math.nan, False)])
 def test_table_3_judges_gconvs_share(turned: float, holds: bool) -> None:
     rows = [several("mnist-upright", 0.5), several("mnist-rotated", turned)]
-    assert [claim.holds for claim in study_table3.claims(rows)] == [holds]
+    assert [claim.holds for claim in study_table3.claims(rows)] == [holds, holds]
     assert study_table3.pooled(rows[:1], "gconv") == [50.0]
+
+
+def test_table_3_judges_the_seed_with_the_largest_evidence() -> None:
+    rows = [several("mnist-upright", 0.5), several("mnist-rotated", 0.9, evidence=-1.1)]
+    rows += [several("mnist-upright", 0.9, evidence=-1.2), several("mnist-rotated", 0.4)]
+    of_all, of_best = study_table3.claims(rows)
+    assert not of_all.holds
+    assert (of_best.measured, of_best.holds) == ("50 % upright, 40 % rotated", False)
 
 
 def test_table_3_judges_the_order_of_table_7() -> None:
