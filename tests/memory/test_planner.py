@@ -64,9 +64,10 @@ def test_a_brief_check_takes_as_much_memory(monkeypatch: pytest.MonkeyPatch) -> 
     finish = Fitting.finish
     monkeypatch.setattr(Fitting, "finish", lambda self, brief: finish(self))
     whole = symlearn.memory_plan(model, data, config).phases["report"]
-    assert brief == whole
+    # not to the byte: cycles of references end when the collector runs
+    assert brief.total == pytest.approx(whole.total, rel=0.05)
     without = symlearn.memory_plan(model, data, replace(config, check_images=0)).phases["report"]
-    assert without.total < whole.total
+    assert without.total < 0.9 * whole.total
 
 
 @pytest.mark.parametrize("case", [images, vectors])
