@@ -1,4 +1,4 @@
-"""Claim: with one set of defaults, the verdict follows the task, for every seed.
+"""Claim: from scratch, with one set of defaults, the verdict follows the task, for every seed.
 
 The same pictures, network and code; only the labels differ. Defaults were chosen on one half of
 MNIST-5k; this study reports on UCI digits and on the other half. Rows:
