@@ -1,7 +1,8 @@
 """Claim: deciding early loses nothing against slow settings beyond the noise of seeds.
 
 Default options against slow ones (evidence every epoch with the exact estimator, a fixed burn-in,
-no early stop) at the same number of epochs, and on the toy tasks the published schedule to its end:
+no early stop) at the same number of epochs, and on the toy tasks the published schedule to its end
+(not among the stored results):
 
 * toy: the demo's two tasks on UCI digits;
 * fashion: 10,000 images of Fashion-MNIST, the paper's network with alpha = 4 and both paths, 20

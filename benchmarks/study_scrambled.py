@@ -103,15 +103,12 @@ def _preferred(rows: list[Row]) -> str:
     return f"{len(won)} of {len(seeds)} seeds"
 
 
-def _paths(row: Row) -> str:
-    return str(row["paths"])
-
-
 def main() -> None:
     """Run what is missing and write the page."""
     given = options(__doc__)
     panels = {"log_evidence_per_sample": "log evidence / N", "accuracy": "test accuracy"}
-    picture = bar_picture(lambda row: f"{row['task']}, {row['pixels']}", _paths, panels)
+    images = "{task}, {pixels}".format_map
+    picture = bar_picture(images, lambda row: row["paths"], panels)
     study = Study("scrambled", __doc__, tables, picture)
     for task in TASKS:
         for seed in given.seeds:

@@ -8,7 +8,8 @@ MNIST-5k; this study reports on UCI digits and on the other half. Rows:
 * continued: a run on *digit* labels whose weights and precisions go on with *quadrant* labels;
 * pretrained: a plain CNN with circular padding, trained by MAP, then wrapped keeping its function.
 
-Some of them: ``--only "digits_learned"``.
+Stored: the first for all seeds; of the others, those that the tables show. Some runs:
+``--only "digits_learned"``.
 """
 
 from __future__ import annotations

@@ -53,6 +53,7 @@ def total_gradients(
         number of observed values.
     """
     named = {n: p for n, p in model.named_parameters() if n in names}
+    weights = list(named.values())
     # in double: at the mode the gradients of the batches nearly cancel
     totals = {n: torch.zeros_like(p, dtype=torch.float64) for n, p in named.items()}
     log_likelihood, residual_sq, n_targets = 0.0, 0.0, 0
@@ -64,7 +65,6 @@ def total_gradients(
             outputs = curvature.outputs_of(model, share.of(x))
             y = likelihood.check(outputs.detach(), share.of(y))
             value = likelihood.log_prob(outputs, y)
-            weights = list(named.values())
             terms = torch.autograd.grad(-value, weights, allow_unused=True) if named else ()
             for name, g in zip(named, terms, strict=True):
                 if g is not None:

@@ -124,7 +124,7 @@ def test_best_path_starts_where_it_lowers_the_loss() -> None:
 
 
 def test_a_start_is_made_smaller_until_it_lowers_the_loss() -> None:
-    """At a hundred times the full size the network would be thrown back."""
+    """At ten times the full size the network would be thrown back."""
     model, data = off(tiny_relaxed(4)).eval(), blobs(200, place=True)
     found, before = score_absent(model, [data], CATEGORICAL), nll(model, data)
     full = copy.deepcopy(model)

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Mapping
 
+import pytest
+
+import symlearn
 from symlearn.fit.history import EpochRecord, agreement, plateaued, stable_for
+from symlearn.report import PathStructure, verdict
+from symlearn.report.rule import UNDECIDED
+from tests.fit.problems import blobs, tiny_relaxed
 
 
 def record(epoch: int, verdict: str, evidence: float = 0.0, **changes: object) -> EpochRecord:
@@ -47,3 +55,19 @@ def test_plateau_needs_epochs_without_progress() -> None:
     assert not plateaued(rising, 50, 1.0)
     assert not plateaued([record(i, "conv", float("nan")) for i in range(9)], 4, 1.0)
     assert not plateaued([silent(1)], 4, 1.0)
+
+
+def test_steps_of_a_fit_are_judged_by_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rule of the least gain, here one that nothing meets, is for the report alone."""
+
+    def judged(paths: Mapping[str, PathStructure], **options: float) -> str:
+        return verdict(paths, **options) if "gain" in options else UNDECIDED
+
+    monkeypatch.setattr(sys.modules["symlearn.report.structure"], "verdict", judged)
+    config = symlearn.FitConfig(epochs=8, progress=False, check_images=0)
+    result = symlearn.fit(tiny_relaxed(), blobs(), config)
+    steps = [record.verdicts for record in result.history if record.verdicts]
+    assert steps
+    assert not any(UNDECIDED in step.values() for step in steps)
+    assert [layer.verdict for layer in result.report] == [UNDECIDED] * 2
+    assert all(layer.agreement > 0 for layer in result.report)
